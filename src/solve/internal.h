@@ -1,0 +1,105 @@
+#ifndef SOLVE_INTERNAL_H
+#define SOLVE_INTERNAL_H
+#include "loop/loop.h"
+#include "solve/cache.h"
+#include "solve/solve.h"
+
+struct solve_slot { /* one output of a node */
+	enum solve_want want;
+	bool done;
+	struct snap *snap; /* once done; NULL is scratch */
+	int64_t keys[SOLVE_KEYS_MAX]; /* grows only */
+	size_t n_keys;
+};
+
+struct solve_in { /* one input of a node */
+	struct solve_node *node;
+	size_t output;
+	enum solve_phase content;
+	int64_t content_key;
+};
+
+struct solve_member { /* a build has a node */
+	struct solve_build *build;
+	struct solve_node *node;
+	struct list in_build, in_node;
+};
+
+struct solve_waiter {
+	struct solve_build *build;
+	struct solve_node *node;
+	size_t output;
+	void (*done)(void *arg, struct snap *result, const struct err *e);
+	void *arg;
+	bool told;
+	struct list in_build, in_node;
+};
+
+struct solve_node {
+	struct solver *solver;
+	char digest[DIGEST_STR], key[DIGEST_STR]; /* key: in the solver's map; differs for ignore_cache */
+	char *name, *group_id, *group_name;
+	bool group_weak, ignore_cache, internal, findable;
+	const struct solve_op_vt *vt;
+	void *op;
+
+	struct solve_in *in;
+	size_t n_in;
+	struct solve_slot *slot;
+	size_t n_slot;
+
+	enum solve_phase map_phase, exec;
+	struct solve_map map;
+	bool keys_final; /* no further key can appear without running something */
+	bool cached, cancelled, claimed;
+	struct err error; /* once failed */
+
+	VEC(struct solve_node *) users; /* nodes that have it as an input, or watch it */
+	struct solve_node *watching;    /* the builder of a row of ours that we wait for */
+	struct list members, waiters;
+	struct list all;
+	struct loop_slot pool_slot;
+	bool pool_waiting;
+	unsigned under_way; /* map, content, exec not answered yet */
+	bool queued;
+	struct list ready;
+
+	VEC(struct prog_event *) events; /* for builds that join later */
+	struct timespec started; /* of the step at hand */
+};
+
+struct solve_build {
+	struct solver *solver;
+	const struct solve_build_ops *ops;
+	void *user;
+	struct list members, waiters, all;
+	struct map by_digest; /* digest -> node */
+	bool gone; /* freed, but something of it is still on the stack */
+};
+
+struct solver {
+	struct loop *loop;
+	struct db *db;
+	struct snap_store *snaps;
+	struct loop_pool execs;
+	struct map nodes; /* key -> node */
+	struct list all_nodes, builds, ready;
+	bool draining, drain_posted, rewant_posted;
+};
+
+/* progress.c's solver side: show.c */
+void solve_show_vertex(struct solve_node *n, bool started, bool completed, const char *error);
+void solve_show_announce(struct solve_node *n, struct solve_build *b);
+
+/* step.c */
+void solve_wake(struct solve_node *n);
+void solve_wake_users(struct solve_node *n);
+void solve_raise(struct solve_node *n, size_t output, enum solve_want want);
+void solve_drain_soon(struct solver *s);
+void solve_rewant_soon(struct solver *s);
+void solve_tell_waiters(struct solve_node *n);
+void solve_fail(struct solve_node *n, const struct err *e);
+
+/* node.c */
+void solve_node_free(struct solve_node *n);
+#endif

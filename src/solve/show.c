@@ -1,0 +1,67 @@
+/* Progress of nodes: events go to every build that has the node and are kept for those that join later.
+ * Of statuses with the same id only the newest is kept; logs are bounded by their writer (reference 01 §7.2). */
+#include "solve/internal.h"
+
+#include <string.h>
+
+static void publish(struct solve_node *n, struct prog_event *ev /* taken */)
+{
+	vec_push(&n->events, ev);
+	LIST_EACH(&n->members, struct solve_member, m, in_node)
+	{
+		if (m->build->ops->event) m->build->ops->event(m->build->user, ev);
+	}
+}
+
+static struct prog_event *vertex_event(struct solve_node *n, bool started, bool completed, const char *error)
+{
+	struct prog_vertex v = {.name = n->name, .error = (char *)error, .cached = n->cached, .group_id = n->group_id,
+				.group_name = n->group_name, .group_weak = n->group_weak};
+	memcpy(v.digest, n->digest, sizeof v.digest);
+	for (size_t i = 0; i < n->n_in; i++) strvec_add(&v.inputs, n->in[i].node->digest);
+	if (started) n->started = time_now();
+	if (started || completed) v.started = n->started;
+	if (completed) v.completed = time_now();
+	struct prog_event *ev = prog_vertex_new(&v);
+	strvec_fini(&v.inputs);
+	return ev;
+}
+
+void solve_show_vertex(struct solve_node *n, bool started, bool completed, const char *error)
+{
+	publish(n, vertex_event(n, started, completed, error));
+}
+
+void solve_show_announce(struct solve_node *n, struct solve_build *b)
+{
+	if (!b->ops->event) return;
+	struct prog_event *ev = vertex_event(n, false, false, NULL);
+	b->ops->event(b->user, ev);
+	prog_unref(ev);
+	for (size_t i = 0; i < n->events.n; i++) b->ops->event(b->user, n->events.v[i]);
+}
+
+void solve_log(struct solve_node *n, int stream, const void *p, size_t len)
+{
+	if (len) publish(n, prog_log_new(n->digest, stream, p, len));
+}
+
+static void forget_status(struct solve_node *n, const char *id)
+{
+	for (size_t i = n->events.n; i-- > 0;) {
+		struct prog_event *ev = n->events.v[i];
+		if (ev->type != PROG_STATUS || strcmp(ev->status.id, id)) continue;
+		prog_unref(ev);
+		vec_remove(&n->events, i);
+		return;
+	}
+}
+
+void solve_status(struct solve_node *n, const struct prog_status *s)
+{
+	struct prog_status copy = *s;
+	memcpy(copy.vertex, n->digest, sizeof copy.vertex);
+	if (!copy.timestamp.tv_sec) copy.timestamp = time_now();
+	forget_status(n, s->id);
+	publish(n, prog_status_new(&copy));
+}
