@@ -1,0 +1,183 @@
+/* The certificates of one host's configuration, loaded once for a connection's handle and given to OpenSSL by curl's hook.
+ *
+ * Authorities are added to the system's, not put in their place. Of several client certificates the first is offered
+ * whose chain names an issuer that the server accepts; none when the server names issuers and none fits.
+ * Blocks on the disk while loading. Source: BuildKit util/resolver/resolver.go (loadTLSConfig); RFC 8446 §4.2.4. */
+#include "reg/internal.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <string.h>
+
+enum { FILE_MAX = 4 << 20 };
+
+struct pair {
+	X509 *cert;
+	EVP_PKEY *key;
+	STACK_OF(X509) *chain;
+};
+struct reg_tls {
+	STACK_OF(X509) *cas;
+	VEC(struct pair) pairs;
+};
+
+void reg_tls_free(struct reg_tls *t)
+{
+	if (!t) return;
+	for (size_t i = 0; i < t->pairs.n; i++) {
+		X509_free(t->pairs.v[i].cert);
+		EVP_PKEY_free(t->pairs.v[i].key);
+		sk_X509_pop_free(t->pairs.v[i].chain, X509_free);
+	}
+	vec_fini(&t->pairs);
+	sk_X509_pop_free(t->cas, X509_free);
+	free(t);
+}
+
+static void tls_freep(struct reg_tls **t)
+{
+	reg_tls_free(*t);
+}
+
+static void bio_freep(BIO **b)
+{
+	BIO_free(*b);
+}
+
+/* The file as a memory BIO that owns its bytes. */
+static BIO *bio_of(const char *path, struct err *e)
+{
+	_cleanup_free_ uint8_t *p = NULL;
+	size_t n = 0;
+	if (path_read_file(AT_FDCWD, path, FILE_MAX, &p, &n, e) < 0) return NULL;
+	BIO *b = BIO_new(BIO_s_mem());
+	BIO_write(b, p, (int)n);
+	return b;
+}
+
+static int read_certs(const char *path, STACK_OF(X509) *ret, struct err *e)
+{
+	_cleanup_(bio_freep) BIO *b = bio_of(path, e);
+	if (!b) return -1;
+	for (X509 *x; (x = PEM_read_bio_X509(b, NULL, NULL, NULL));) sk_X509_push(ret, x);
+	ERR_clear_error();
+	return 0;
+}
+
+static int no_password(char *buf, int size, int rwflag, void *u)
+{
+	return 0;
+}
+
+static EVP_PKEY *read_key(const char *path, struct err *e)
+{
+	_cleanup_(bio_freep) BIO *b = bio_of(path, e);
+	if (!b) return NULL;
+	EVP_PKEY *k = PEM_read_bio_PrivateKey(b, NULL, no_password, NULL);
+	ERR_clear_error();
+	if (!k) err_set(e, CODE_INVALID_ARGUMENT, "%s: no usable private key in it (PEM without a password is expected)", path);
+	return k;
+}
+
+static int pair_load(struct reg_tls *t, const char *cert, const char *key, struct err *e)
+{
+	struct pair p = {.chain = sk_X509_new_null()};
+	if (read_certs(cert, p.chain, e) < 0) goto fail;
+	p.cert = sk_X509_shift(p.chain);
+	if (!p.cert) {
+		err_set(e, CODE_INVALID_ARGUMENT, "%s: no PEM certificate in it", cert);
+		goto fail;
+	}
+	p.key = read_key(key, e);
+	if (!p.key) goto fail;
+	if (X509_check_private_key(p.cert, p.key) != 1) {
+		ERR_clear_error();
+		err_set(e, CODE_INVALID_ARGUMENT, "the private key %s does not match", key);
+		goto fail;
+	}
+	vec_push(&t->pairs, p);
+	return 0;
+fail:
+	X509_free(p.cert);
+	EVP_PKEY_free(p.key);
+	sk_X509_pop_free(p.chain, X509_free);
+	return err_wrap(e, "failed to load keypair for %s", cert);
+}
+
+static int ca_load(struct reg_tls *t, const char *path, struct err *e)
+{
+	return read_certs(path, t->cas, e) < 0 ? err_wrap(e, "failed to read %s", path) : 0;
+}
+
+/* *.crt are authorities, X.cert goes with X.key. A folder that is missing or closed to us counts as empty. */
+static int dir_load(struct reg_tls *t, const char *dir, bool with_keys, struct err *e)
+{
+	struct dirent **names = NULL;
+	int r = 0, n = scandir(dir, &names, NULL, alphasort);
+	if (n < 0) return errno == ENOENT || errno == EACCES || errno == EPERM ? 0 : err_sys(e, errno, "failed to read %s", dir);
+	for (int i = 0; i < n; i++) {
+		const char *name = names[i]->d_name;
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, name);
+		if (r == 0 && str_ends(name, ".crt")) {
+			r = ca_load(t, path, e);
+		} else if (r == 0 && with_keys && str_ends(name, ".cert")) {
+			_cleanup_free_ char *key = xasprintf("%.*s.key", (int)(strlen(path) - strlen(".cert")), path);
+			r = pair_load(t, path, key, e);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return r;
+}
+
+int reg_tls_load(const struct reg_entry *entry, bool with_keys, struct reg_tls **ret, struct err *e)
+{
+	_cleanup_(tls_freep) struct reg_tls *t = xnew(struct reg_tls);
+	t->cas = sk_X509_new_null();
+	for (size_t i = 0; i < entry->dirs.n; i++)
+		if (dir_load(t, entry->dirs.v[i], with_keys, e) < 0) return -1;
+	for (size_t i = 0; i < entry->ca.n; i++)
+		if (ca_load(t, entry->ca.v[i], e) < 0) return -1;
+	for (size_t i = 0; with_keys && i < entry->certs.n; i++)
+		if (pair_load(t, entry->certs.v[i], entry->keys.v[i], e) < 0) return -1;
+	*ret = take_ptr(t);
+	return 0;
+}
+
+static bool issued_by(X509 *x, const STACK_OF(X509_NAME) *names)
+{
+	for (int i = 0; i < sk_X509_NAME_num(names); i++)
+		if (X509_NAME_cmp(X509_get_issuer_name(x), sk_X509_NAME_value(names, i)) == 0) return true;
+	return false;
+}
+
+static bool pair_fits(const struct pair *p, const STACK_OF(X509_NAME) *names)
+{
+	if (!names || sk_X509_NAME_num(names) <= 0 || issued_by(p->cert, names)) return true;
+	for (int i = 0; i < sk_X509_num(p->chain); i++)
+		if (issued_by(sk_X509_value(p->chain, i), names)) return true;
+	return false;
+}
+
+static int offer(SSL *ssl, void *arg)
+{
+	struct reg_tls *t = arg;
+	const STACK_OF(X509_NAME) *names = SSL_get0_peer_CA_list(ssl);
+	for (size_t i = 0; i < t->pairs.n; i++) {
+		struct pair *p = &t->pairs.v[i];
+		if (!pair_fits(p, names)) continue;
+		return SSL_use_cert_and_key(ssl, p->cert, p->key, p->chain, 1);
+	}
+	return 1;
+}
+
+int reg_tls_apply(struct reg_tls *t, SSL_CTX *ctx)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+	for (int i = 0; i < sk_X509_num(t->cas); i++)
+		if (X509_STORE_add_cert(store, sk_X509_value(t->cas, i)) != 1) ERR_clear_error(); /* in it already */
+	if (t->pairs.n) SSL_CTX_set_cert_cb(ctx, offer, t);
+	return 0;
+}
