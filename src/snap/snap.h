@@ -22,16 +22,18 @@
  *
  * Directories are made by the first view that writes, so loop-side calls touch only memory and the database. */
 #include "base/base.h"
-#include "db/db.h"
+#include <stdatomic.h>
 
+struct db;
+struct loop;
 struct snap_store;
 struct snap_view;
 
 /* ---- records (loop thread; read the fields, change them by the functions) ---- */
 enum snap_kind { SNAP_LAYER, SNAP_MERGE, SNAP_RANGE, SNAP_DIFF };
 enum snap_state {
-	SNAP_ACTIVE,	/* being written */
-	SNAP_LAZY,	/* whole, but its own directory is not unpacked yet: blobs say where from (snap_filled ends this) */
+	SNAP_ACTIVE,    /* being written */
+	SNAP_LAZY,      /* whole, but its own directory is not unpacked yet: blobs say where from (snap_filled ends this) */
 	SNAP_COMMITTED, /* whole and on disk */
 };
 /* BuildKit's record types (api UsageRecord.RecordType); NULL counts as regular. */
@@ -45,11 +47,11 @@ enum snap_state {
 /* One compressed form of a layer. Strings are owned by the record that holds it; a caller's are copied. */
 struct snap_blob {
 	char *compression; /* "uncompressed", "gzip", "estargz", "zstd" */
-	char *digest;	   /* "sha256:..." */
+	char *digest;      /* "sha256:..." */
 	char *media_type;
 	int64_t size;
 	struct strvec annotations; /* "key=value" */
-	char *source;		   /* the repository where it can be had ("docker.io/library/alpine"), NULL: local only */
+	char *source;              /* the repository where it can be had ("docker.io/library/alpine"), NULL: local only */
 	int64_t created_at_ns;
 };
 
@@ -65,16 +67,17 @@ struct snap {
 	int64_t created_at_ns, last_used_at_ns; /* last_used 0: never */
 	int64_t usage_count;
 	int64_t size_bytes; /* of its own layer; -1 unknown; 0 for MERGE and RANGE */
-	char *key;	    /* long-lived: what it is found by */
+	char *key;          /* long-lived: what it is found by */
 	bool is_mutable;    /* long-lived and now not frozen */
-	char *diff_id;	    /* of its own layer */
-	char *chain_id;	    /* see snap_chain_id */
+	char *diff_id;      /* of its own layer */
+	char *chain_id;     /* see snap_chain_id */
 	VEC(struct snap_blob) blobs;
 
 	/* private */
 	struct snap_store *store;
 	size_t refs, children, locks;
-	bool dead, has_row, durable, no_lower;
+	bool has_row, durable;
+	size_t range_from; /* RANGE: how many layers of its parent are left out */
 	struct snap *diff_lower;
 	struct snap_mnt *mnt;
 	struct list pending;
@@ -82,23 +85,25 @@ struct snap {
 
 /* ---- the store ---- */
 struct snap_opts {
-	const char *dir;       /* "<root>/slipway"; snapshots/ is made below it */
-	const char *mode;      /* "auto" (NULL), "overlayfs", "native" */
-	const char *boot_id;   /* NULL: the kernel's; for tests */
-	int64_t durable_ms;    /* 0: 1000 */
+	const char *dir;     /* "<root>/slipway"; snapshots/ is made below it */
+	const char *mode;    /* "auto" (NULL), "overlayfs", "native" */
+	const char *boot_id; /* NULL: the kernel's; for tests */
+	int64_t durable_ms;  /* 0: 1000 */
 };
 /* Loads the records, drops what a crash left (the directories' deletion goes on in a job), finds out whether overlay can be
  * mounted here. loop NULL (tests, tools): no background work. Blocks; call it at start. "overlayfs" where it cannot be is
  * FAILED_PRECONDITION. */
 int snap_store_open(struct loop *loop, struct db *db, const struct snap_opts *o, struct snap_store **ret, struct err *e);
-/* Marks everything as durable (syncfs; blocks) and frees the records. Views must be gone; jobs must have ended (snap_store_idle). */
+/* Marks everything as durable (syncfs; blocks) and frees the records. Views must be gone; jobs must have ended
+ * (snap_store_idle). */
 void snap_store_close(struct snap_store *s);
 bool snap_store_idle(const struct snap_store *s);
 const char *snap_store_name(const struct snap_store *s); /* "overlayfs" or "native": the worker's snapshotter label */
 /* Told before a record goes away, whoever removes it. One listener. */
 void snap_store_on_remove(struct snap_store *s, void (*fn)(void *arg, struct snap *sn), void *arg);
 /* All records, active ones too, oldest first. `it` may be removed inside. */
-#define SNAP_EACH(s, it) for (struct snap *it = snap_after((s), 0), *it##_n; it && (it##_n = snap_after((s), it->id), 1); it = it##_n)
+#define SNAP_EACH(s, it) \
+	for (struct snap *it = snap_after((s), 0), *it##_n; it && (it##_n = snap_after((s), it->id), 1); it = it##_n)
 struct snap *snap_after(struct snap_store *s, int64_t id); /* the record with the next greater id, NULL at the end */
 
 struct snap *snap_ref(struct snap *s);
@@ -118,17 +123,18 @@ int snap_commit(struct snap *active, struct err *e);
 void snap_discard(struct snap *active);
 /* A lazy layer: committed at once, its directory comes later. At least one blob should be added. The one that is there already
  * when parent's chain ID and diff_id name it. */
-struct snap *snap_create_lazy(struct snap_store *s, struct snap *parent, const char *diff_id, const char *description, const char *type,
-			      struct err *e);
+struct snap *snap_create_lazy(struct snap_store *s, struct snap *parent, const char *diff_id, const char *description,
+			      const char *type, struct err *e);
 int snap_filled(struct snap *lazy, struct err *e); /* after snap_fill_commit: COMMITTED from here on */
 /* Layers that still have to be filled, bottom to top; each has to be filled after those before it. Borrowed. */
 size_t snap_lazy_layers(const struct snap *s, struct snap **ret, size_t max);
 /* The chains one after the other; of a layer that comes twice the upper place counts. n == 1 answers the input itself. NULL
  * inputs (scratch) are left out; NULL is the answer when none remains. An equal merge that exists is reused. */
 struct snap *snap_merge(struct snap_store *s, struct snap *const *in, size_t n, const char *description, struct err *e);
-/* What upper has over lower. 1: *ret is done (NULL: nothing at all, scratch). 0: *ret is an active SNAP_DIFF; run snap_diff_compute on the
- * three views in a job, then snap_commit it. NULL inputs are scratch. */
-int snap_diff(struct snap_store *s, struct snap *lower, struct snap *upper, const char *description, struct snap **ret, struct err *e);
+/* What upper has over lower. 1: *ret is done (NULL: nothing at all, scratch). 0: *ret is an active SNAP_DIFF; run
+ * snap_diff_compute on the three views in a job, then snap_commit it (no seal). NULL inputs are scratch. */
+int snap_diff(struct snap_store *s, struct snap *lower, struct snap *upper, const char *description, struct snap **ret,
+	      struct err *e);
 
 /* ---- long-lived mutable ones: local sources, cache mounts ---- */
 /* Give an active snapshot a key: its row is written now and it outlives its refs and the daemon. A key names one record:
@@ -140,8 +146,9 @@ void snap_unlock(struct snap *s);
 bool snap_locked(const struct snap *s);
 /* Freeze: the mutable becomes an immutable layer, usable as parent and result, that keeps its key. After snap_view_seal. */
 int snap_freeze(struct snap *s, struct err *e);
-/* Thaw: 1: it is mutable again (nobody but the caller held it; result rows that name it are deleted). 0: others use it; *ret_copy is a
- * new active one (it took the key): run snap_copy_tree(view of s, view of *ret_copy) in a job before writing. -1 error. */
+/* Thaw: 1: it is mutable again (nobody but the caller held it; result rows that name it are deleted). 0: others use it;
+ * *ret_copy is a new active one (it took the key): run snap_copy_tree(view of s, view of *ret_copy) in a job before writing. -1
+ * error. */
 int snap_thaw(struct snap *s, struct snap **ret_copy, struct err *e);
 
 /* ---- record keeping ---- */
@@ -162,19 +169,20 @@ int snap_blob_drop(struct snap *layer, const char *digest, struct err *e); /* it
 const struct snap_blob *snap_blob_find(const struct snap *layer, const char *compression);
 const struct snap_blob *snap_blob_find_digest(const struct snap *layer, const char *digest);
 bool snap_store_has_blob(struct snap_store *s, const char *digest); /* does any record name it? For the blobs' GC */
-/* The layers of an export, bottom to top: s->chain. What to compare a layer with: the tree of snap_layer_lower (NULL: nothing). */
+/* The layers of an export, bottom to top: s->chain. What to compare a layer with: the tree of snap_layer_lower (NULL: nothing).
+ */
 struct snap *snap_layer_lower(const struct snap *layer);
 /* The OCI chain ID once every layer below has a diff ID, else NULL; kept and found by snap_find_chain. */
 const char *snap_chain_id(struct snap *s);
 
-/* ---- views: values for jobs (snap/view.c does not include loop) ----
+/* ---- views: values for jobs (none of their code includes loop) ----
  * snap_view_new and _free on the loop thread; all else in jobs, blocking. A view does not hold its snapshot: keep a reference.
  * At most one job at a time uses one view; views of one snapshot may be used side by side. */
-struct snap_view *snap_view_new(struct snap *s);			 /* NULL snapshot: an empty tree, read-only */
-struct snap_view *snap_view_empty(struct snap_store *s);
-void snap_view_free(struct snap_view *v); /* NULL allowed */
-/* The whole tree as a directory fd on a detached mount, or on the directory itself where that shows the same. Paths below it are
- * a peer's: path_open_in. It stays usable until closed. writable: active snapshots only (FAILED_PRECONDITION). */
+struct snap_view *snap_view_new(struct snap *s);
+struct snap_view *snap_view_empty(struct snap_store *s); /* scratch: an empty tree, read-only */
+void snap_view_free(struct snap_view *v);                /* NULL allowed */
+/* The whole tree as a directory fd on a detached mount, or on the directory itself where that shows the same. Paths below it
+ * are a peer's: path_open_in. It stays usable until closed. writable: active snapshots only (FAILED_PRECONDITION). */
 int snap_view_open_root(const struct snap_view *v, bool writable, struct err *e);
 /* The layer's own directory (for tar_diff_overlay and usage); NOT_FOUND while lazy or nothing was written. */
 int snap_view_open_layer(const struct snap_view *v, struct err *e);
@@ -199,8 +207,8 @@ int snap_fill_commit(struct snap_fill *f, struct err *e);
 void snap_fill_abort(struct snap_fill *f); /* harmless after commit and on {.dirfd = -1} */
 
 /* Compare the trees and write what upper has over lower into diff's own directory, in overlay format. */
-int snap_diff_compute(const struct snap_view *lower, const struct snap_view *upper, const struct snap_view *diff, const atomic_bool *cancelled,
-		      struct err *e);
+int snap_diff_compute(const struct snap_view *lower, const struct snap_view *upper, const struct snap_view *diff,
+		      const atomic_bool *cancelled, struct err *e);
 /* The whole tree of `from` into the active `to`, reflinked where the disk can; no hard links to the source. */
 int snap_copy_tree(const struct snap_view *from, const struct snap_view *to, const atomic_bool *cancelled, struct err *e);
 #endif
