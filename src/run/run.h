@@ -1,0 +1,161 @@
+#ifndef RUN_RUN_H
+#define RUN_RUN_H
+/* Containers: everything between "a root filesystem path and a process" and "an exit code".
+ *
+ * An engine (one a daemon) knows the OCI runtime, the cgroup layout, the seccomp profile and the network. A run is one
+ * container: a job writes its bundle, the runtime is a child of the loop (it dies with the daemon), its output comes by
+ * callbacks as it is written, a second job cleans up. Order of the callbacks of one run:
+ *     started?  (stdout | stderr)*  exited        and after exited() nothing: the struct is freed behind it.
+ * All functions: loop thread and not blocking, unless said otherwise. Errors of bad input: INVALID_ARGUMENT.
+ * Sources: OCI runtime-spec 1.1; peer executor/oci, executor/runcexecutor, util/network; reference 03 §4. */
+#include "loop/loop.h"
+
+/* ---- before any thread ---- */
+/* Enter a mount namespace of our own (slave propagation), so that what the daemon mounts ends with it; there a hybrid
+ * /sys/fs/cgroup/unified is unmounted (crun 1.8 refuses hybrid layouts). Main thread, before any other thread; blocks
+ * shortly. Needs CAP_SYS_ADMIN; FAILED_PRECONDITION without. */
+int run_enter_namespace(struct err *e);
+
+/* ---- engine ---- */
+struct run_engine_conf {
+	const char *state_dir;       /* bundles, network namespaces, records; made 0711 */
+	const char *runtime;         /* NULL: the first that works of crun, buildkit-runc, runc; else only this name or path */
+	const char *net_mode;        /* "auto" (NULL), "host", "cni", "bridge", "none" */
+	const char *cni_config_path; /* NULL: /etc/buildkit/cni.json */
+	const char *cni_bin_dir;     /* NULL: /opt/cni/bin; several with ':' */
+	unsigned cni_pool_size;      /* namespaces kept ready, 0: none */
+	const char *bridge_name;     /* NULL: buildkit0 */
+	const char *bridge_subnet;   /* NULL: 10.10.0.0/16 */
+	char *const *dns_nameservers, *const *dns_options, *const *dns_search; /* NULL: from the host's resolv.conf */
+	size_t n_dns_nameservers, n_dns_options, n_dns_search;
+	bool rootless;             /* no cgroups, bind /sys */
+	bool no_process_sandbox;   /* share the daemon's pid namespace (rootless in an unprivileged container) */
+	const char *apparmor;      /* profile; NULL: none */
+	const char *cgroup_parent; /* defaultCgroupParent; NULL: none */
+	const char *trace_socket;  /* bound at /dev/otel-grpc.sock when it exists; NULL: none */
+};
+struct run_engine;
+/* Blocks (starts a trivial container with each candidate runtime, cleans up what a killed daemon left): call it at
+ * start, before loop_run. conf is copied. Fails when no runtime works (FAILED_PRECONDITION, each one's reason in the
+ * text) or the network cannot be set up. */
+int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct run_engine **ret, struct err *e);
+void run_engine_close(struct run_engine *g);                /* no run may be under way; blocks on CNI DEL of the pool */
+const char *run_engine_runtime(const struct run_engine *g); /* path of the runtime in use */
+const char *run_engine_network(const struct run_engine *g); /* worker label value: "host" or "cni" */
+bool run_engine_cgroup2(const struct run_engine *g);
+
+/* ---- one container ---- */
+enum run_net { RUN_NET_DEFAULT, RUN_NET_HOST, RUN_NET_NONE };
+struct run_mount {
+	const char *source;   /* absolute host path for "bind"; "tmpfs" etc. otherwise */
+	const char *dest;     /* in the container; relative ones are below the cwd */
+	const char *type;     /* "bind", "tmpfs", ... */
+	char *const *options; /* mount(8) words: "rbind", "ro", "size=..." */
+	size_t n_options;
+	bool no_stub; /* the mount point is no stub to remove afterwards (the caller made it) */
+};
+struct run_host {
+	const char *host, *ip;
+};
+struct run_ulimit {
+	const char *name;
+	int64_t soft, hard;
+}; /* name as "nofile" */
+struct run_device {
+	const char *path;
+};                                               /* a host device node with rwm access */
+struct run_resources {                           /* zero: not set */
+	int64_t memory_bytes, memory_swap_bytes; /* swap -1: unlimited */
+	uint64_t cpu_shares;
+	int64_t cpu_quota_us;
+	uint64_t cpu_period_us;
+	const char *cpuset_cpus, *cpuset_mems;
+};
+struct run_spec {           /* plain values, copied by run_start */
+	const char *id;     /* [A-Za-z0-9]+; NULL: a new one */
+	const char *rootfs; /* absolute host path, mounted and ready */
+	bool rootfs_readonly;
+	char *const *args, *const *env; /* NULL-terminated; env is passed as it is (PATH included) */
+	const char *cwd;                /* NULL or "": "/"; made 0755 and owned by the user when missing */
+	const char *user;               /* "", "user", "uid:gid", "user:group": looked up in the rootfs */
+	const char *hostname;           /* NULL: buildkitsandbox */
+	const struct run_mount *mounts;
+	size_t n_mounts;
+	enum run_net net;
+	bool insecure;
+	bool tty; /* stdout carries both streams */
+	unsigned short tty_rows, tty_cols;
+	bool open_stdin; /* run_write_stdin feeds it; else /dev/null */
+	bool remove_stubs_recursive;
+	bool trace; /* bind the trace socket and add its OTEL_* variables where unset */
+	const struct run_host *extra_hosts;
+	size_t n_extra_hosts;
+	const struct run_ulimit *ulimits;
+	size_t n_ulimits;
+	const struct run_device *devices;
+	size_t n_devices;
+	const char *cgroup_parent; /* NULL: the engine's */
+	struct run_resources res;
+	/* Descriptors to use instead of callbacks and run_write_stdin; -1 (RUN_SPEC_INIT) for the callbacks. Borrowed
+	 * until started() or exited(); not with tty. */
+	int stdin_fd, stdout_fd, stderr_fd;
+};
+#define RUN_SPEC_INIT ((struct run_spec){.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1})
+enum { RUN_EXIT_UNKNOWN = 255 }; /* the runtime itself failed in an unknown way */
+
+struct run_exit {
+	int code;    /* 0..255; 128+n for a signal n; meaningless when err is set */
+	bool oom;    /* the kernel killed something of it for memory */
+	bool killed; /* run_kill was called before it ended */
+	struct {     /* from the cgroup, zero when unknown */
+		uint64_t cpu_usec, cpu_user_usec, cpu_system_usec, memory_peak_bytes, io_read_bytes, io_write_bytes, pids_peak;
+	} usage;
+};
+struct run_ops {
+	void (*started)(void *user);                              /* the process runs; may be NULL */
+	void (*stdout_data)(void *user, const void *p, size_t n); /* may be NULL: dropped */
+	void (*stderr_data)(void *user, const void *p, size_t n);
+	void (*stdin_drained)(void *user); /* what run_write_stdin took has gone; may be NULL */
+	/* Once. err: it could not be prepared (user not found, network...), else NULL. err is borrowed. A program that cannot
+	 * be executed is no err: the runtime's message came to stderr_data, and the code is what the peer has (1). */
+	void (*exited)(void *user, const struct run_exit *x, const struct err *err);
+};
+struct run;
+/* On an error nothing was started and exited() does not come. */
+int run_start(struct run_engine *g, const struct run_spec *spec, const struct run_ops *ops, void *user, struct run **ret,
+	      struct err *e);
+void run_kill(struct run *r, int signum);   /* SIGKILL: all of it, also while it is being prepared; exited() still comes */
+void run_signal(struct run *r, int signum); /* to its first process only; dropped when it is not running */
+const char *run_id(const struct run *r);
+bool run_is_started(const struct run *r);
+/* Pause reading its output (the consumer is slow); what is written then blocks the process. */
+void run_pause_output(struct run *r, bool paused);
+/* Bytes for its stdin (copied). n 0 closes it. -1 when it has ended or has no stdin. */
+int run_write_stdin(struct run *r, const void *p, size_t n, struct err *e);
+void run_resize(struct run *r, unsigned short rows, unsigned short cols); /* tty only */
+
+/* ---- a further process in a running container (gateway containers) ---- */
+struct run_exec_spec { /* copied */
+	char *const *args, *const *env;
+	const char *cwd, *user;
+	bool tty, open_stdin;
+	unsigned short tty_rows, tty_cols;
+	int stdin_fd, stdout_fd, stderr_fd; /* as in run_spec */
+};
+#define RUN_EXEC_SPEC_INIT ((struct run_exec_spec){.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1})
+/* The new run has its own exited(); it ends at the latest when its container does. All functions on a run apply. */
+int run_exec(struct run *container, const struct run_exec_spec *spec, const struct run_ops *ops, void *user, struct run **ret,
+	     struct err *e);
+
+/* ---- users in a root filesystem (also for COPY --chown) ---- job or any thread but the loop; blocks on the disk */
+struct run_user {
+	uid_t uid;
+	gid_t gid;
+	gid_t *groups; /* heap: supplementary groups, without gid */
+	size_t n_groups;
+	char *home; /* heap; NULL when the user has no passwd line */
+};
+void run_user_fini(struct run_user *u);
+/* "" is 0:0; numeric "uid:gid" opens nothing; INVALID_ARGUMENT when a name is not there. */
+int run_user_find(int rootfd, const char *user, struct run_user *ret, struct err *e);
+#endif
