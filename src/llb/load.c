@@ -79,13 +79,19 @@ int llb_op_validate(const Pb__Op *op, struct err *e)
 	}
 }
 
+/* A bind mount that is no output says so; a cache mount only hands on what it was given. */
+static bool mount_has_output(const Pb__Mount *m)
+{
+	if (m->output == LLB_NONE) return false;
+	return m->mounttype == PB__MOUNT_TYPE__BIND || (m->mounttype == PB__MOUNT_TYPE__CACHE && m->input != LLB_NONE);
+}
+
 size_t llb_op_outputs(const Pb__Op *op)
 {
 	size_t n = 0;
 	switch (op->op_case) {
 	case PB__OP__OP_EXEC:
-		for (size_t i = 0; i < op->exec->n_mounts; i++)
-			n += op->exec->mounts[i]->mounttype == PB__MOUNT_TYPE__BIND && op->exec->mounts[i]->output != LLB_NONE;
+		for (size_t i = 0; i < op->exec->n_mounts; i++) n += mount_has_output(op->exec->mounts[i]);
 		return n;
 	case PB__OP__OP_FILE:
 		for (size_t i = 0; i < op->file->n_actions; i++) n += op->file->actions[i]->output != LLB_NONE;

@@ -20,11 +20,13 @@ struct ctx {
 	struct llb_source *s;
 	const Pb__Platform *platform;
 	struct err *e;
+	bool full; /* the arena is */
 };
 
 static const char *keep(struct ctx *c, const char *s)
 {
 	const char *copy = arena_strdup(c->a, s ? s : "");
+	c->full |= !copy;
 	return copy ? copy : "";
 }
 
@@ -168,6 +170,7 @@ static int set_strs(struct ctx *c, const char *v, void *at)
 	if (json_is_array(j)) {
 		s.set = true;
 		s.v = arena_alloc(c->a, (json_array_size(j) + 1) * sizeof *s.v);
+		c->full |= !s.v;
 		for (; s.v && good && s.n < json_array_size(j); s.n++) {
 			const json_t *x = json_array_get(j, s.n);
 			good = json_is_string(x) || json_is_null(x);
@@ -464,8 +467,9 @@ int llb_source_parse(const Pb__SourceOp *op, const Pb__Platform *platform, struc
 	for (size_t i = 0; i < array_len(schemes); i++) {
 		if (strcmp(name, schemes[i].name) != 0) continue;
 		struct llb_source s = {.scheme = schemes[i].scheme};
-		struct ctx c = {a, &s, platform, e};
+		struct ctx c = {.a = a, .s = &s, .platform = platform, .e = e};
 		if (schemes[i].parse(&c, name, sep + 3, op) < 0) return -1;
+		if (c.full) return no_room(e);
 		*ret = s;
 		return 0;
 	}

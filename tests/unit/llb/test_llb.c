@@ -175,7 +175,8 @@ static struct made make(void)
 	llb_meta_cap(m.a, meta, "source.image");
 	m.alpine = llb_def_add(m.d, src, meta, -1, NULL, 0);
 	Pb__Op *run = llb_op_exec(m.a, p);
-	LLB_PUSH(m.a, run->exec->meta->n_args, run->exec->meta->args, "true");
+	const char *const args[] = {"/bin/sh", "-c", "echo <a> & b > /x\u2028"};
+	for (size_t i = 0; i < array_len(args); i++) LLB_PUSH(m.a, run->exec->meta->n_args, run->exec->meta->args, args[i]);
 	run->exec->meta->cwd = "/";
 	Pb__Mount *root = llb_exec_mount(m.a, run, "/");
 	root->input = llb_op_input(m.a, run, m.alpine, 0);
@@ -188,12 +189,13 @@ static struct made make(void)
 static void test_builder(void **state)
 {
 	struct made m = make();
-	/* what the Go client gives this image: see plainrun in golden.txt */
+	/* what the Go client gives this image and run: plainrun in golden.txt */
 	assert_string_equal(m.alpine, "sha256:a7f9733e307dd352c82d43053b783dd17bb2ec2c36214908ce393e41545c8b51");
+	assert_string_equal(m.run, "sha256:8efc600d8afbea967bb22b2727050188711adf89cac0a0fae4e210ddf6533607");
 	struct llb_graph *g;
 	assert_int_equal(llb_graph_load(llb_def_finish(m.d, m.run, 0), m.a, NULL, &g, NULL), 0);
 	assert_int_equal(g->n_nodes, 2);
-	assert_string_equal(g->nodes[g->root.node].name, "true");
+	assert_string_equal(g->nodes[g->root.node].name, "/bin/sh -c echo <a> & b > /x\u2028");
 	Pb__Location **l;
 	assert_int_equal(llb_graph_locations(g, &g->nodes[1], &l), 1);
 	assert_int_equal(l[0]->ranges[0]->start->line, 2);
