@@ -5,7 +5,8 @@
  *  3. A token that was cached and is refused is dropped and fetched anew; one that was just fetched and is refused is final.
  *  4. With credentials the daemon asks the realm by GET, then by OAuth's POST where GET is not served (POST first for an
  *     identity token, which GET cannot carry); without, by GET.
- * Source: BuildKit util/resolver/authorizer.go; containerd core/remotes/docker/auth; distribution spec/auth/{token,oauth}.md. */
+ * Source: BuildKit util/resolver/authorizer.go; containerd core/remotes/docker/auth; distribution spec/auth/{token,oauth}.md.
+ */
 #include "reg/internal.h"
 #include <jansson.h>
 #include <string.h>
@@ -93,13 +94,15 @@ static int token_parse(const struct buf *b, struct bearer *ret, struct err *e)
 	if (str_empty(token))
 		r = err_set(e, CODE_UNAUTHENTICATED, "authorization server did not include a token in the response");
 	else
-		*ret = (struct bearer){xstrdup(token), json_is_number(expires) ? (int64_t)json_number_value(expires) : 0, at.tv_sec};
+		*ret = (struct bearer){xstrdup(token), json_is_number(expires) ? (int64_t)json_number_value(expires) : 0,
+				       at.tv_sec};
 	json_decref(root);
 	return r;
 }
 
 /* ret_status is set when the realm answered otherwise than with 2xx. */
-static int ask_realm(struct reg_authz *a, struct reg_request *rq, long *ret_status, struct bearer *ret, struct reg_fail *f, struct err *e)
+static int ask_realm(struct reg_authz *a, struct reg_request *rq, long *ret_status, struct bearer *ret, struct reg_fail *f,
+		     struct err *e)
 {
 	_cleanup_reg_http_res_ struct reg_http_res res = {0};
 	_cleanup_buf_ struct buf body = BUF_MAX(TOKEN_MAX);
@@ -120,14 +123,15 @@ static int ask_realm(struct reg_authz *a, struct reg_request *rq, long *ret_stat
 	return token_parse(&body, ret, e);
 }
 
-static int by_get(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, const struct reg_answer *ans, long *ret_status,
-	struct bearer *ret, struct reg_fail *f, struct err *e)
+static int by_get(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, const struct reg_answer *ans,
+		  long *ret_status, struct bearer *ret, struct reg_fail *f, struct err *e)
 {
 	_cleanup_buf_ struct buf query = BUF_INIT, basic = BUF_INIT, plain = BUF_INIT;
 	const char *realm = reg_auth_get(c, "realm"), *service = reg_auth_get(c, "service");
 	if (*service) form_add(&query, "service", service);
 	for (size_t i = 0; i < scopes->n; i++) form_add(&query, "scope", scopes->v[i]);
-	_cleanup_free_ char *url = query.n ? xasprintf("%s%c%s", realm, strchr(realm, '?') ? '&' : '?', buf_str(&query)) : xstrdup(realm);
+	_cleanup_free_ char *url =
+		query.n ? xasprintf("%s%c%s", realm, strchr(realm, '?') ? '&' : '?', buf_str(&query)) : xstrdup(realm);
 	if (!str_empty(ans->secret)) {
 		buf_addf(&plain, "%s:%s", ans->user ? ans->user : "", ans->secret);
 		buf_adds(&basic, "Basic ");
@@ -145,8 +149,8 @@ static ssize_t from_buf(void *ctx, uint64_t offset, void *p, size_t n, struct er
 	return (ssize_t)n;
 }
 
-static int by_post(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, const struct reg_answer *ans, long *ret_status,
-	struct bearer *ret, struct reg_fail *f, struct err *e)
+static int by_post(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, const struct reg_answer *ans,
+		   long *ret_status, struct bearer *ret, struct reg_fail *f, struct err *e)
 {
 	_cleanup_buf_ struct buf form = BUF_INIT;
 	_cleanup_strvec_ struct strvec headers = {0};
@@ -160,12 +164,13 @@ static int by_post(struct reg_authz *a, const struct reg_auth *c, const struct s
 	form_add(&form, identity ? "refresh_token" : "password", ans->secret);
 	strvec_add(&headers, "Content-Type: application/x-www-form-urlencoded; charset=utf-8");
 	struct reg_body body = {from_buf, &form};
-	struct reg_request rq = {.method = "POST", .url = reg_auth_get(c, "realm"), .headers = &headers, .body = &body, .body_bytes = form.n};
+	struct reg_request rq = {
+		.method = "POST", .url = reg_auth_get(c, "realm"), .headers = &headers, .body = &body, .body_bytes = form.n};
 	return ask_realm(a, &rq, ret_status, ret, f, e);
 }
 
-static int ask_with_creds(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, const struct reg_answer *ans,
-	struct bearer *ret, struct reg_fail *f, struct err *e)
+static int ask_with_creds(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes,
+			  const struct reg_answer *ans, struct bearer *ret, struct reg_fail *f, struct err *e)
 {
 	__typeof__(by_get) *first = by_get, *second = by_post;
 	long status = 0;
@@ -183,7 +188,8 @@ static int ask_with_creds(struct reg_authz *a, const struct reg_auth *c, const s
 
 /* ---- what the client says ---- */
 
-static int ask_client(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, struct reg_answer *ret, struct reg_fail *f, struct err *e)
+static int ask_client(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, struct reg_answer *ret,
+		      struct reg_fail *f, struct err *e)
 {
 	struct reg_challenge ch = {
 		.host = a->host->host,
@@ -259,7 +265,8 @@ static int get_basic(struct reg_authz *a, const struct reg_auth *c, struct reg_f
 }
 
 /* A token was fetched for this request and refused all the same: is another with more scopes worth it? */
-static int refused(struct reg_authz *a, const struct reg_auth *c, const struct strvec *wanted, struct reg_fail *f, struct err *e)
+static int refused(struct reg_authz *a, const struct reg_auth *c, const struct strvec *wanted, struct reg_fail *f,
+		   struct err *e)
 {
 	const char *said = reg_auth_get(c, "error");
 	if (a->fetched < 2 && !reg_scopes_contain(&a->held, wanted)) return 1;

@@ -9,10 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-static bool is_token(char c)
-{
-	return (unsigned char)c > 32 && (unsigned char)c < 127 && !strchr("\"(),/:;<=>?@[]\\{}", c);
-}
+static bool is_token(char c) { return (unsigned char)c > 32 && (unsigned char)c < 127 && !strchr("\"(),/:;<=>?@[]\\{}", c); }
 
 static char *token(const char **s)
 {

@@ -10,10 +10,10 @@
 #include <string.h>
 #include <time.h>
 
-enum { IDLE_MAX = 30, TOKENS_MAX = 2048, CLOSE_AFTER_MS = 118000 };
+enum { IDLE_MAX = 30, TOKENS_MAX = 2048, CLOSE_AFTER_MS = 118000, DOWN_MS = 30000 };
 
-struct token {
-	char *authorization;
+struct timed {
+	char *value;
 	int64_t until_ms;
 };
 struct reg_client {
@@ -22,17 +22,12 @@ struct reg_client {
 	size_t idle_count;
 	struct map tokens;
 	struct map http_hosts;
+	struct map down; /* host -> struct timed: the error and how long it counts */
 };
 
-static int64_t now_ms(void)
-{
-	return time_mono_ns() / 1000000;
-}
+static int64_t now_ms(void) { return time_mono_ns() / 1000000; }
 
-static void curl_setup(void)
-{
-	curl_global_init(CURL_GLOBAL_DEFAULT);
-}
+static void curl_setup(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
 struct reg_client *reg_client_new(void)
 {
@@ -53,25 +48,26 @@ static void handle_free(struct reg_handle *h)
 	free(h);
 }
 
-static void token_free(struct token *t)
+static void timed_free(struct timed *t)
 {
 	if (!t) return;
-	explicit_bzero(t->authorization, strlen(t->authorization));
-	free(t->authorization);
+	explicit_bzero(t->value, strlen(t->value));
+	free(t->value);
 	free(t);
 }
 
-static void tokens_clear(struct reg_client *c)
+static void timed_clear(struct map *m)
 {
-	MAP_EACH(&c->tokens, it) token_free(it->value);
-	map_fini(&c->tokens);
-	c->tokens = (struct map){0};
+	MAP_EACH(m, it) timed_free(it->value);
+	map_fini(m);
+	*m = (struct map){0};
 }
 
 /* Take out what was idle since before then; the caller frees it without the lock. */
 static void take_older(struct reg_client *c, int64_t then_ms, struct list *out)
 {
-	LIST_EACH(&c->idle, struct reg_handle, h, link) {
+	LIST_EACH(&c->idle, struct reg_handle, h, link)
+	{
 		if (h->idle_since_ms > then_ms) break;
 		list_del(&h->link);
 		list_add_tail(out, &h->link);
@@ -81,7 +77,8 @@ static void take_older(struct reg_client *c, int64_t then_ms, struct list *out)
 
 static void free_all(struct list *l)
 {
-	LIST_EACH(l, struct reg_handle, h, link) {
+	LIST_EACH(l, struct reg_handle, h, link)
+	{
 		list_del(&h->link);
 		handle_free(h);
 	}
@@ -100,7 +97,8 @@ void reg_client_free(struct reg_client *c)
 {
 	if (!c) return;
 	free_all(&c->idle);
-	tokens_clear(c);
+	timed_clear(&c->tokens);
+	timed_clear(&c->down);
 	map_fini(&c->http_hosts);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
@@ -123,7 +121,7 @@ static struct reg_handle *take_idle(struct reg_client *c, const char *key, struc
 	pthread_mutex_lock(&c->lock);
 	take_older(c, now_ms() - CLOSE_AFTER_MS, old);
 	LIST_EACH(&c->idle, struct reg_handle, h, link)
-		if (strcmp(h->key, key) == 0) found = h; /* the latest: its connection lives most likely */
+	if (strcmp(h->key, key) == 0) found = h; /* the latest: its connection lives most likely */
 	if (found) {
 		list_del(&found->link);
 		c->idle_count--;
@@ -133,11 +131,12 @@ static struct reg_handle *take_idle(struct reg_client *c, const char *key, struc
 }
 
 int reg_handle_get(struct reg_client *c, const char *origin, const struct reg_config *config, const struct reg_entry *entry,
-	bool with_keys, bool insecure, struct reg_handle **ret, struct err *e)
+		   bool with_keys, bool insecure, struct reg_handle **ret, struct err *e)
 {
 	struct list old = LIST_INIT(old);
-	_cleanup_free_ char *key = xasprintf("%s %llu %s %d%d", origin, (unsigned long long)(entry && config ? config->serial : 0),
-		entry ? entry->name : "", with_keys, insecure);
+	_cleanup_free_ char *key =
+		xasprintf("%s %llu %s %d%d", origin, (unsigned long long)(entry && config ? config->serial : 0),
+			  entry ? entry->name : "", with_keys, insecure);
 	struct reg_handle *h = take_idle(c, key, &old);
 	free_all(&old);
 	if (!h) {
@@ -165,45 +164,61 @@ void reg_handle_put(struct reg_client *c, struct reg_handle *h)
 	free_all(&old);
 }
 
-char *reg_token_get(struct reg_client *c, const char *key)
+/* Values that count for a time, by key; with the mutex. */
+static char *timed_get(struct reg_client *c, struct map *m, const char *key)
 {
 	char *v = NULL;
 	pthread_mutex_lock(&c->lock);
-	struct token *t = map_get(&c->tokens, key);
+	struct timed *t = map_get(m, key);
 	if (t && t->until_ms > now_ms())
-		v = xstrdup(t->authorization);
+		v = xstrdup(t->value);
 	else if (t)
-		token_free(map_del(&c->tokens, key));
+		timed_free(map_del(m, key));
 	pthread_mutex_unlock(&c->lock);
 	return v;
 }
 
-static void tokens_shrink(struct reg_client *c)
+static void timed_shrink(struct map *m)
 {
 	int64_t now = now_ms();
-	MAP_EACH(&c->tokens, it) {
-		struct token *t = it->value;
-		if (t->until_ms <= now) token_free(map_del(&c->tokens, it->key));
+	MAP_EACH(m, it)
+	{
+		struct timed *t = it->value;
+		if (t->until_ms <= now) timed_free(map_del(m, it->key));
 	}
-	if (c->tokens.count >= TOKENS_MAX) tokens_clear(c);
+	if (m->count >= TOKENS_MAX) timed_clear(m);
 }
+
+static void timed_put(struct reg_client *c, struct map *m, const char *key, const char *value, int64_t valid_ms)
+{
+	struct timed *t = xnew(struct timed);
+	t->value = xstrdup(value);
+	t->until_ms = now_ms() + valid_ms;
+	pthread_mutex_lock(&c->lock);
+	if (m->count >= TOKENS_MAX) timed_shrink(m);
+	timed_free(map_put(m, key, t));
+	pthread_mutex_unlock(&c->lock);
+}
+
+char *reg_token_get(struct reg_client *c, const char *key) { return timed_get(c, &c->tokens, key); }
 
 void reg_token_put(struct reg_client *c, const char *key, const char *authorization, int64_t valid_ms)
 {
-	struct token *t = xnew(struct token);
-	t->authorization = xstrdup(authorization);
-	t->until_ms = now_ms() + valid_ms;
-	pthread_mutex_lock(&c->lock);
-	if (c->tokens.count >= TOKENS_MAX) tokens_shrink(c);
-	token_free(map_put(&c->tokens, key, t));
-	pthread_mutex_unlock(&c->lock);
+	timed_put(c, &c->tokens, key, authorization, valid_ms);
+}
+
+char *reg_host_down(struct reg_client *c, const char *host) { return timed_get(c, &c->down, host); }
+
+void reg_host_set_down(struct reg_client *c, const char *host, const char *error)
+{
+	timed_put(c, &c->down, host, error, DOWN_MS);
 }
 
 void reg_token_drop(struct reg_client *c, const char *key, const char *authorization)
 {
 	pthread_mutex_lock(&c->lock);
-	struct token *t = map_get(&c->tokens, key);
-	if (t && strcmp(t->authorization, authorization) == 0) token_free(map_del(&c->tokens, key));
+	struct timed *t = map_get(&c->tokens, key);
+	if (t && strcmp(t->value, authorization) == 0) timed_free(map_del(&c->tokens, key));
 	pthread_mutex_unlock(&c->lock);
 }
 

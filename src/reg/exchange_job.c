@@ -27,10 +27,10 @@ enum {
 struct state {
 	const struct reg_exchange *x;
 	struct reg_http_res *res;
-	struct err err;     /* of a callback */
+	struct err err;      /* of a callback */
 	bool judged, wanted; /* on_head has been asked; its answer */
-	bool failed;        /* a callback failed: err */
-	bool enough;        /* ended by us, without an error */
+	bool failed;         /* a callback failed: err */
+	bool enough;         /* ended by us, without an error */
 	bool head_done;
 	size_t header_bytes;
 	uint64_t sent;
@@ -40,10 +40,7 @@ struct state {
 	struct curl_slist *headers;
 };
 
-static int64_t now_ms(void)
-{
-	return time_mono_ns() / 1000000;
-}
+static int64_t now_ms(void) { return time_mono_ns() / 1000000; }
 
 /* ---- header ---- */
 
@@ -96,15 +93,9 @@ static size_t on_header(char *p, size_t size, size_t count, void *arg)
 	return n;
 }
 
-static bool is_head(const struct reg_exchange *x)
-{
-	return strcmp(x->method, "HEAD") == 0;
-}
+static bool is_head(const struct reg_exchange *x) { return strcmp(x->method, "HEAD") == 0; }
 
-static bool is_ok(const struct reg_http_res *r)
-{
-	return r->status >= 200 && r->status < 300;
-}
+static bool is_ok(const struct reg_http_res *r) { return r->status >= 200 && r->status < 300; }
 
 /* Ask once whether the body is wanted. False: the transfer is to end. */
 static bool judge(struct state *s)
@@ -146,7 +137,9 @@ static size_t on_read(char *p, size_t size, size_t count, void *arg)
 	if (reg_io_stopped(x->io)) return CURL_READFUNC_ABORT;
 	if (!want) return 0;
 	ssize_t n = x->body->read(x->body->ctx, s->sent, p, want, &s->err);
-	if (n == 0) err_set(&s->err, CODE_DATA_LOSS, "body ends at %llu of %llu bytes", (unsigned long long)s->sent, (unsigned long long)x->body_bytes);
+	if (n == 0)
+		err_set(&s->err, CODE_DATA_LOSS, "body ends at %llu of %llu bytes", (unsigned long long)s->sent,
+			(unsigned long long)x->body_bytes);
 	if (n <= 0) {
 		s->failed = true;
 		return CURL_READFUNC_ABORT;
@@ -170,7 +163,8 @@ static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sock
 {
 	struct state *s = arg;
 	char host[NI_MAXHOST], port[16];
-	if (getnameinfo(&a->addr, (socklen_t)a->addrlen, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+	if (getnameinfo(&a->addr, (socklen_t)a->addrlen, host, sizeof host, port, sizeof port,
+			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		snprintf(s->address, sizeof s->address, a->family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
@@ -203,8 +197,12 @@ static const char *system_cas; /* NULL: none here */
 
 static void find_system_cas(void)
 {
-	static const char *const files[] = {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
-		"/etc/pki/tls/cacert.pem", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem"};
+	static const char *const files[] = {"/etc/ssl/certs/ca-certificates.crt",
+					    "/etc/pki/tls/certs/ca-bundle.crt",
+					    "/etc/ssl/ca-bundle.pem",
+					    "/etc/pki/tls/cacert.pem",
+					    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+					    "/etc/ssl/cert.pem"};
 	for (size_t i = 0; i < array_len(files) && !system_cas; i++)
 		if (access(files[i], R_OK) == 0) system_cas = files[i];
 }
@@ -250,7 +248,8 @@ static int set_headers(CURL *c, const struct reg_exchange *x, struct state *s, s
 {
 	for (size_t i = 0; x->headers && i < x->headers->n; i++) {
 		const char *h = x->headers->v[i];
-		if (strpbrk(h, "\r\n")) return err_set(e, CODE_INVALID_ARGUMENT, "invalid header field value: it holds a line break");
+		if (strpbrk(h, "\r\n"))
+			return err_set(e, CODE_INVALID_ARGUMENT, "invalid header field value: it holds a line break");
 		s->headers = curl_slist_append(s->headers, h);
 	}
 	if (x->authorization) {
@@ -317,6 +316,8 @@ static struct cause verify_cause(const char *text)
 
 static struct cause cause_of(CURLcode rc, long errnum, const char *text)
 {
+	const char *alert = strstr(text, "SSL routines::") ? strstr(text, " alert ") : NULL;
+	if (alert) return (struct cause){FAIL_NETWORK, alert + 1};
 	switch (rc) {
 	case CURLE_COULDNT_CONNECT: return (struct cause){errnum == ETIMEDOUT ? FAIL_TIMEOUT : FAIL_REFUSED, NULL};
 	case CURLE_OPERATION_TIMEDOUT: return (struct cause){FAIL_TIMEOUT, "i/o timeout"};
@@ -337,7 +338,8 @@ static struct cause cause_of(CURLcode rc, long errnum, const char *text)
 
 static const char *method_title(const char *m)
 {
-	static const char *const names[][2] = {{"GET", "Get"}, {"HEAD", "Head"}, {"PUT", "Put"}, {"POST", "Post"}, {"PATCH", "Patch"}, {"DELETE", "Delete"}};
+	static const char *const names[][2] = {{"GET", "Get"},   {"HEAD", "Head"},   {"PUT", "Put"},
+					       {"POST", "Post"}, {"PATCH", "Patch"}, {"DELETE", "Delete"}};
 	for (size_t i = 0; i < array_len(names); i++)
 		if (strcmp(names[i][0], m) == 0) return names[i][1];
 	return m;
@@ -359,6 +361,9 @@ static int transport_err(struct state *s, CURL *c, CURLcode rc, struct reg_fail 
 	}
 	if (rc == CURLE_COULDNT_RESOLVE_HOST)
 		return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": dial tcp: lookup %s: %s", m, url, host ? host : "", k.text);
+	if (str_starts(k.text, "alert "))
+		return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": remote error: tls: %.*s", m, url, (int)strcspn(k.text + 6, ","),
+			       k.text + 6);
 	if (rc == CURLE_PEER_FAILED_VERIFICATION)
 		return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": tls: failed to verify certificate: x509: %s", m, url, k.text);
 	return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": %s", m, url, k.text);
@@ -417,8 +422,8 @@ static int run(struct reg_handle *h, struct state *s, struct reg_fail *f, struct
 	if (o == SILENT) {
 		_cleanup_free_ char *url = reg_url_show(x->url);
 		f->kind = FAIL_TIMEOUT;
-		return err_set(e, CODE_DEADLINE_EXCEEDED, "%s \"%s\": i/o timeout: nothing moved for %lld s", method_title(x->method), url,
-			(long long)silence_limit(s) / 1000);
+		return err_set(e, CODE_DEADLINE_EXCEEDED, "%s \"%s\": i/o timeout: nothing moved for %lld s",
+			       method_title(x->method), url, (long long)silence_limit(s) / 1000);
 	}
 	if (rc != CURLE_OK && !s->enough) return transport_err(s, h->easy, rc, f, e);
 	if (is_ok(s->res) && !is_head(x) && !judge(s)) return err_move(e, &s->err);
@@ -439,6 +444,7 @@ int reg_exchange(const struct reg_exchange *x, struct reg_http_res *ret, struct 
 	}
 	if (reg_handle_get(x->io->client, origin, x->config, x->entry, x->with_keys, x->insecure, &h, e) < 0) {
 		f->kind = FAIL_FINAL;
+		if (e) e->code = CODE_FAILED_PRECONDITION; /* a file of the configuration: "not found" would mean the image */
 		return -1;
 	}
 	res.url = xstrdup(x->url);

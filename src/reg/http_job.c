@@ -10,13 +10,15 @@ struct get {
 
 static int too_large(const struct get *g, struct err *e)
 {
-	return err_set(e, CODE_RESOURCE_EXHAUSTED, "%s has more than the %llu bytes allowed", g->req->url, (unsigned long long)g->req->max_bytes);
+	return err_set(e, CODE_RESOURCE_EXHAUSTED, "%s has more than the %llu bytes allowed", g->req->url,
+		       (unsigned long long)g->req->max_bytes);
 }
 
 static int on_head(void *ctx, const struct reg_http_res *head, struct err *e)
 {
 	struct get *g = ctx;
-	if (g->req->max_bytes && head->content_length > 0 && (uint64_t)head->content_length > g->req->max_bytes) return too_large(g, e);
+	if (g->req->max_bytes && head->content_length > 0 && (uint64_t)head->content_length > g->req->max_bytes)
+		return too_large(g, e);
 	return 1;
 }
 
@@ -41,8 +43,16 @@ int reg_http_do(struct reg_io *io, const struct reg_http_req *req, struct reg_ht
 	struct get g = {.req = req};
 	struct reg_body body = {read_body, (void *)req};
 	struct reg_fail f;
-	struct reg_request rq = {.io = io, .method = req->method ? req->method : "GET", .url = req->url, .headers = req->headers,
-		.body = req->body ? &body : NULL, .body_bytes = req->body_bytes, .redirects = req->max_redirects, .insecure = req->insecure,
-		.on_head = on_head, .on_data = on_data, .ctx = &g};
+	struct reg_request rq = {.io = io,
+				 .method = req->method ? req->method : "GET",
+				 .url = req->url,
+				 .headers = req->headers,
+				 .body = req->body ? &body : NULL,
+				 .body_bytes = req->body_bytes,
+				 .redirects = req->max_redirects,
+				 .insecure = req->insecure,
+				 .on_head = on_head,
+				 .on_data = on_data,
+				 .ctx = &g};
 	return reg_request(&rq, ret, &f, e);
 }

@@ -24,13 +24,13 @@ struct reg_config {
 };
 /* A place to ask, in the order of asking. */
 struct reg_host {
-	char *host;     /* host[:port] of the URL */
-	char *path;     /* "/v2", "/v2/proxy.docker.io" */
-	bool http;      /* plain */
-	bool insecure;  /* certificates are not verified */
-	bool fallback;  /* http when https turns out not to be spoken */
-	bool mirror;    /* pull only */
-	bool ns;        /* tell it the domain: ?ns= */
+	char *host;                    /* host[:port] of the URL */
+	char *path;                    /* "/v2", "/v2/proxy.docker.io" */
+	bool http;                     /* plain */
+	bool insecure;                 /* certificates are not verified */
+	bool fallback;                 /* http when https turns out not to be spoken */
+	bool mirror;                   /* pull only */
+	bool ns;                       /* tell it the domain: ?ns= */
 	const struct reg_entry *entry; /* TLS files; NULL: none. Borrowed from the config */
 };
 struct reg_hosts {
@@ -60,7 +60,8 @@ void reg_auth_fini(struct reg_auth *a);
 /* Adds each scope of a space-separated list, merging the actions of one resource; keeps sv normalised and sorted. */
 void reg_scopes_add(struct strvec *sv, const char *list);
 bool reg_scopes_contain(const struct strvec *have, const struct strvec *want);
-/* What a registry says in an error body ("denied: requested access to the resource is denied"); NULL: nothing of the kind. Heap. */
+/* What a registry says in an error body ("denied: requested access to the resource is denied"); NULL: nothing of the kind.
+ * Heap. */
 char *reg_error_text(const void *body, size_t n);
 
 /* ---- tls.c ---- */
@@ -80,7 +81,7 @@ struct reg_handle { /* a connection's worth: used by one transfer at a time */
 };
 /* entry NULL: no TLS files. with_keys: client certificates too. Reads files when the handle is new. */
 int reg_handle_get(struct reg_client *c, const char *origin, const struct reg_config *config, const struct reg_entry *entry,
-	bool with_keys, bool insecure, struct reg_handle **ret, struct err *e);
+		   bool with_keys, bool insecure, struct reg_handle **ret, struct err *e);
 void reg_handle_put(struct reg_client *c, struct reg_handle *h); /* NULL allowed */
 /* Authorization values by key; heap or NULL. */
 char *reg_token_get(struct reg_client *c, const char *key);
@@ -88,6 +89,9 @@ void reg_token_put(struct reg_client *c, const char *key, const char *authorizat
 void reg_token_drop(struct reg_client *c, const char *key, const char *authorization);
 bool reg_fell_back(struct reg_client *c, const char *host);
 void reg_fall_back(struct reg_client *c, const char *host);
+/* Hosts that timed out lately: the error they gave (heap), or NULL. */
+char *reg_host_down(struct reg_client *c, const char *host);
+void reg_host_set_down(struct reg_client *c, const char *host, const char *error);
 bool reg_io_stopped(struct reg_io *io);
 int reg_io_sleep(struct reg_io *io, int64_t ms, struct err *e); /* -1 CANCELLED */
 
@@ -114,15 +118,15 @@ struct reg_exchange {
 	/* request */
 	const char *method, *url;
 	const struct strvec *headers;
-	const char *authorization; /* value or NULL */
+	const char *authorization;   /* value or NULL */
 	const struct reg_body *body; /* NULL: none */
 	uint64_t body_bytes;
 	const struct reg_config *config;
 	const struct reg_entry *entry;
 	bool with_keys, insecure;
 	bool decode; /* undo Content-Encoding */
-	/* Called once when the header of the answer is complete; answers whether the body is wanted (1), or not (0), or -1 with *e.
-	 * Without it the body of a 2xx answer is wanted. */
+	/* Called once when the header of the answer is complete; answers whether the body is wanted (1), or not (0), or -1 with
+	 * *e. Without it the body of a 2xx answer is wanted. */
 	int (*on_head)(void *ctx, const struct reg_http_res *head, struct err *e);
 	int (*on_data)(void *ctx, const void *p, size_t n, struct err *e);
 	void *ctx;
@@ -159,14 +163,14 @@ void reg_authz_fini(struct reg_authz *a);
 struct reg_request {
 	struct reg_io *io;
 	const char *method, *url;
-	const struct reg_host *host;   /* TLS files, fallback; answers challenges. NULL: none of these */
-	const struct strvec *scopes;   /* NULL: challenges are not answered */
-	const char *authorization;     /* fixed; for scopes NULL */
-	const struct strvec *headers;  /* Authorization and Cookie do not follow to another origin */
+	const struct reg_host *host;  /* TLS files, fallback; answers challenges. NULL: none of these */
+	const struct strvec *scopes;  /* NULL: challenges are not answered */
+	const char *authorization;    /* fixed; for scopes NULL */
+	const struct strvec *headers; /* Authorization and Cookie do not follow to another origin */
 	const struct reg_body *body;
 	uint64_t body_bytes;
-	unsigned redirects;            /* 0: REG_REDIRECTS */
-	bool insecure;                 /* for host NULL */
+	unsigned redirects; /* 0: REG_REDIRECTS */
+	bool insecure;      /* for host NULL */
 	bool decode;
 	int (*on_head)(void *ctx, const struct reg_http_res *head, struct err *e); /* as in reg_exchange */
 	int (*on_data)(void *ctx, const void *p, size_t n, struct err *e);
@@ -176,7 +180,8 @@ struct reg_request {
 int reg_request(const struct reg_request *rq, struct reg_http_res *ret, struct reg_fail *f, struct err *e);
 /* The error of an answer that was not wanted, in containerd's words. -1; *f is filled in. */
 int reg_status_err(const struct reg_request *rq, const struct reg_http_res *r, struct reg_fail *f, struct err *e);
-char *reg_host_url(struct reg_io *io, const struct reg_host *h, const struct spec_ref *ref, const char *kind, const char *object);
+char *reg_host_url(struct reg_io *io, const struct reg_host *h, const struct spec_ref *ref, const char *kind,
+		   const char *object);
 
 /* One operation over hosts and in time: try_host is asked for each host in order until one succeeds (0); when all failed
  * and the last one's failure may pass, again after a pause. */
@@ -188,7 +193,7 @@ struct reg_op {
 	void *ctx;
 	int (*try_host)(struct reg_op *op, const struct reg_host *h, struct reg_fail *f, struct err *e);
 	bool (*progressed)(struct reg_op *op); /* since last asked: the pauses begin anew. NULL: no */
-	bool ranked;                           /* of the hosts' errors the one that got furthest is told (resolve), else the first */
+	bool ranked; /* of the hosts' errors the one that got furthest is told (resolve), else the first */
 };
 int reg_op_init(struct reg_op *op, struct reg_io *io, const struct spec_ref *ref, bool push, struct err *e);
 int reg_op_run(struct reg_op *op, struct err *e);

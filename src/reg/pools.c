@@ -6,10 +6,7 @@ struct domain {
 	struct loop_pool any, json;
 };
 
-void reg_pools_init(struct reg_pools *p, size_t limit)
-{
-	*p = (struct reg_pools){.limit = limit ? limit : DEFAULT_LIMIT};
-}
+void reg_pools_init(struct reg_pools *p, size_t limit) { *p = (struct reg_pools){.limit = limit ? limit : DEFAULT_LIMIT}; }
 
 void reg_pools_fini(struct reg_pools *p)
 {
@@ -30,7 +27,4 @@ struct loop_pool *reg_pools_get(struct reg_pools *p, const char *domain, bool is
 	return is_json && full ? &d->json : &d->any;
 }
 
-bool reg_media_is_json(const char *media_type)
-{
-	return media_type && str_ends(media_type, "+json");
-}
+bool reg_media_is_json(const char *media_type) { return media_type && str_ends(media_type, "+json"); }

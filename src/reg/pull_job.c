@@ -9,7 +9,8 @@
 #include "spec/media.h"
 #include <string.h>
 
-#define ACCEPT_MANIFESTS "Accept: " SPEC_DOCKER_MANIFEST ", " SPEC_DOCKER_INDEX ", " SPEC_OCI_MANIFEST ", " SPEC_OCI_INDEX ", */*"
+#define ACCEPT_MANIFESTS \
+	"Accept: " SPEC_DOCKER_MANIFEST ", " SPEC_DOCKER_INDEX ", " SPEC_OCI_MANIFEST ", " SPEC_OCI_INDEX ", */*"
 
 void reg_desc_fini(struct reg_desc *d)
 {
@@ -24,10 +25,7 @@ static int to_buf(void *ctx, const void *p, size_t n, struct err *e)
 	return buf_add(b, p, n) < 0 ? err_set(e, CODE_RESOURCE_EXHAUSTED, "more than %zu bytes were sent", b->max) : 0;
 }
 
-struct reg_sink reg_sink_buf(struct buf *b)
-{
-	return (struct reg_sink){.write = to_buf, .ctx = b};
-}
+struct reg_sink reg_sink_buf(struct buf *b) { return (struct reg_sink){.write = to_buf, .ctx = b}; }
 
 static char *media_type_of(const struct reg_http_res *r)
 {
@@ -36,10 +34,7 @@ static char *media_type_of(const struct reg_http_res *r)
 	return xstrndup(v ? v : "", n);
 }
 
-static bool is_ok(const struct reg_http_res *r)
-{
-	return r->status >= 200 && r->status <= 299;
-}
+static bool is_ok(const struct reg_http_res *r) { return r->status >= 200 && r->status <= 299; }
 
 static int not_found_at(const struct reg_http_res *r, struct reg_fail *f, struct err *e)
 {
@@ -59,7 +54,8 @@ struct resolve {
 
 static int denied(struct reg_fail *f, struct err *e)
 {
-	return f->kind == FAIL_AUTH ? err_wrap(e, "pull access denied, repository does not exist or may require authorization") : -1;
+	return f->kind == FAIL_AUTH ? err_wrap(e, "pull access denied, repository does not exist or may require authorization")
+				    : -1;
 }
 
 static int too_large(struct resolve *s, int64_t size, struct reg_fail *f, struct err *e)
@@ -68,7 +64,8 @@ static int too_large(struct resolve *s, int64_t size, struct reg_fail *f, struct
 	return err_set(e, CODE_RESOURCE_EXHAUSTED, "rejecting %lld byte manifest for %s: not found", (long long)size, s->name);
 }
 
-static int resolve_status(struct resolve *s, const struct reg_request *rq, const struct reg_http_res *r, struct reg_fail *f, struct err *e)
+static int resolve_status(struct resolve *s, const struct reg_request *rq, const struct reg_http_res *r, struct reg_fail *f,
+			  struct err *e)
 {
 	if (r->status != 404) return reg_status_err(rq, r, f, e);
 	*f = (struct reg_fail){.kind = FAIL_STATUS, .status = 404};
@@ -82,7 +79,9 @@ static int read_head(struct reg_op *op, const struct reg_http_res *r, struct reg
 	const char *digest = op->ref->digest ? op->ref->digest : reg_http_header(r, "docker-content-digest");
 	if (str_empty(digest) || r->content_length < 0) return 0;
 	f->kind = FAIL_CONTENT;
-	if (!digest_valid(digest)) return err_set(e, CODE_INVALID_ARGUMENT, "\"%s\" in header not a valid digest: invalid checksum digest format", digest);
+	if (!digest_valid(digest))
+		return err_set(e, CODE_INVALID_ARGUMENT, "\"%s\" in header not a valid digest: invalid checksum digest format",
+			       digest);
 	if (r->content_length > REG_MANIFEST_MAX && str_eq(s->kind, "manifests")) return too_large(s, r->content_length, f, e);
 	s->desc = (struct reg_desc){xstrdup(digest), media_type_of(r), r->content_length};
 	return 1;
@@ -116,7 +115,8 @@ static int resolve_host(struct reg_op *op, const struct reg_host *h, struct reg_
 	_cleanup_free_ char *url = reg_host_url(op->io, h, op->ref, s->kind, op->ref->digest ? op->ref->digest : op->ref->tag);
 	char *accept[] = {(char *)ACCEPT_MANIFESTS};
 	struct strvec headers = {accept, 1, 1};
-	struct reg_request rq = {.io = op->io, .method = "HEAD", .url = url, .host = h, .scopes = &op->scopes, .headers = &headers};
+	struct reg_request rq = {
+		.io = op->io, .method = "HEAD", .url = url, .host = h, .scopes = &op->scopes, .headers = &headers};
 	if (reg_request(&rq, &res, f, e) < 0) return denied(f, e);
 	if (is_ok(&res)) {
 		int r = read_head(op, &res, f, e);
@@ -141,7 +141,8 @@ int reg_resolve(struct reg_io *io, const struct spec_ref *ref, struct reg_desc *
 	op.try_host = resolve_host;
 	op.ranked = true;
 	int r = reg_op_run(&op, e);
-	if (r < 0 && ref->digest && e && e->code == CODE_NOT_FOUND) { /* old registries keep what is no manifest among the blobs */
+	if (r < 0 && ref->digest && e &&
+	    e->code == CODE_NOT_FOUND) { /* old registries keep what is no manifest among the blobs */
 		_cleanup_err_ struct err ignored = ERR_INIT;
 		s.kind = "blobs";
 		r = reg_op_run(&op, &ignored);
@@ -177,8 +178,15 @@ static int manifest_host(struct reg_op *op, const struct reg_host *h, struct reg
 		strvec_add(&headers, ACCEPT_MANIFESTS);
 	else
 		strvec_addf(&headers, "Accept: %s, */*", d->media_type);
-	struct reg_request rq = {.io = op->io, .method = "GET", .url = url, .host = h, .scopes = &op->scopes, .headers = &headers,
-		.decode = true, .on_data = to_buf, .ctx = &s->body};
+	struct reg_request rq = {.io = op->io,
+				 .method = "GET",
+				 .url = url,
+				 .host = h,
+				 .scopes = &op->scopes,
+				 .headers = &headers,
+				 .decode = true,
+				 .on_data = to_buf,
+				 .ctx = &s->body};
 	buf_reset(&s->body);
 	s->body.overflow = false;
 	if (reg_request(&rq, &res, f, e) < 0) {
@@ -189,28 +197,32 @@ static int manifest_host(struct reg_op *op, const struct reg_host *h, struct reg
 	if (!is_ok(&res)) return reg_status_err(&rq, &res, f, e);
 	f->kind = FAIL_CONTENT;
 	if (d->size >= 0 && (int64_t)s->body.n != d->size)
-		return err_set(e, CODE_DATA_LOSS, "%s: failed size validation: %zu != %lld: failed precondition", url, s->body.n, (long long)d->size);
+		return err_set(e, CODE_DATA_LOSS, "%s: failed size validation: %zu != %lld: failed precondition", url,
+			       s->body.n, (long long)d->size);
 	digest_str_of(s->body.p, s->body.n, digest);
 	if (!str_eq(digest, d->digest))
-		return err_set(e, CODE_DATA_LOSS, "%s: unexpected commit digest %s, expected %s: failed precondition", url, digest, d->digest);
+		return err_set(e, CODE_DATA_LOSS, "%s: unexpected commit digest %s, expected %s: failed precondition", url,
+			       digest, d->digest);
 	s->media_type = media_type_of(&res);
 	return 0;
 }
 
-int reg_fetch_manifest(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, struct buf *ret_body, char **ret_media_type,
-	struct err *e)
+int reg_fetch_manifest(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, struct buf *ret_body,
+		       char **ret_media_type, struct err *e)
 {
 	_cleanup_reg_op_ struct reg_op op;
 	_cleanup_buf_ struct buf unused = BUF_INIT;
 	if (reg_op_init(&op, io, ref, false, e) < 0 || reg_digest_check(d->digest, e) < 0) return -1;
 	if (d->size > REG_MANIFEST_MAX)
-		return err_set(e, CODE_RESOURCE_EXHAUSTED, "manifest %s of %lld bytes is larger than %d", d->digest, (long long)d->size, REG_MANIFEST_MAX);
+		return err_set(e, CODE_RESOURCE_EXHAUSTED, "manifest %s of %lld bytes is larger than %d", d->digest,
+			       (long long)d->size, REG_MANIFEST_MAX);
 	struct manifest s = {.desc = d, .body = BUF_MAX(d->size >= 0 ? (size_t)d->size + 1 : REG_MANIFEST_MAX)};
 	op.ctx = &s;
 	op.try_host = manifest_host;
 	int r = reg_op_run(&op, e);
 	if (r >= 0 && buf_add(ret_body, s.body.p, s.body.n) < 0)
-		r = err_set(e, CODE_RESOURCE_EXHAUSTED, "manifest %s of %zu bytes is larger than is allowed here", d->digest, s.body.n);
+		r = err_set(e, CODE_RESOURCE_EXHAUSTED, "manifest %s of %zu bytes is larger than is allowed here", d->digest,
+			    s.body.n);
 	if (r >= 0 && ret_media_type) {
 		*ret_media_type = str_empty(s.media_type) && d->media_type ? xstrdup(d->media_type) : take_ptr(s.media_type);
 	}
@@ -231,10 +243,7 @@ struct fetch {
 	enum reg_fail_kind kind; /* of a callback's error; FAIL_NONE: FINAL */
 };
 
-static bool knows_size(const struct fetch *s)
-{
-	return s->desc->size >= 0;
-}
+static bool knows_size(const struct fetch *s) { return s->desc->size >= 0; }
 
 /* Wrong bytes. Other hosts may have the right ones, if the sink can forget. Keeps *e. */
 static int wrong(struct fetch *s, struct reg_fail *f, struct err *e)
@@ -264,7 +273,8 @@ static int fetch_head(void *ctx, const struct reg_http_res *r, struct err *e)
 	s->kind = FAIL_CONTENT;
 	if (s->at && r->status == 206) {
 		_cleanup_free_ char *want = xasprintf("bytes %llu-", (unsigned long long)s->at);
-		if (!range || !str_starts(range, want)) return err_set(e, CODE_UNKNOWN, "unhandled content range in response: %s", range ? range : "(none)");
+		if (!range || !str_starts(range, want))
+			return err_set(e, CODE_UNKNOWN, "unhandled content range in response: %s", range ? range : "(none)");
 	} else if (r->status != 200) {
 		return err_set(e, CODE_UNKNOWN, "%s: unexpected status: %s", r->url, r->reason);
 	} else {
@@ -272,8 +282,9 @@ static int fetch_head(void *ctx, const struct reg_http_res *r, struct err *e)
 	}
 	uint64_t before = s->skip ? 0 : s->at;
 	if (knows_size(s) && r->content_length >= 0 && before + (uint64_t)r->content_length != (uint64_t)s->desc->size)
-		return err_set(e, CODE_DATA_LOSS, "%s: failed size validation: %llu != %lld: failed precondition", s->desc->digest,
-			(unsigned long long)(before + (uint64_t)r->content_length), (long long)s->desc->size);
+		return err_set(e, CODE_DATA_LOSS, "%s: failed size validation: %llu != %lld: failed precondition",
+			       s->desc->digest, (unsigned long long)(before + (uint64_t)r->content_length),
+			       (long long)s->desc->size);
 	s->kind = FAIL_NONE;
 	return 1;
 }
@@ -290,7 +301,8 @@ static int fetch_data(void *ctx, const void *p, size_t n, struct err *e)
 	}
 	if (knows_size(s) && n > (uint64_t)s->desc->size - s->at) {
 		s->kind = FAIL_CONTENT;
-		return err_set(e, CODE_DATA_LOSS, "%s: more than the expected %lld bytes were sent", s->desc->digest, (long long)s->desc->size);
+		return err_set(e, CODE_DATA_LOSS, "%s: more than the expected %lld bytes were sent", s->desc->digest,
+			       (long long)s->desc->size);
 	}
 	hasher_update(&s->hash, p, n);
 	if (s->sink->write(s->sink->ctx, p, n, e) < 0) return -1;
@@ -304,8 +316,8 @@ static int fetch_verify(struct fetch *s, struct reg_fail *f, struct err *e)
 	struct digest got;
 	char text[DIGEST_STR];
 	if (knows_size(s) && s->at != (uint64_t)s->desc->size) {
-		err_set(e, CODE_DATA_LOSS, "%s: failed size validation: %llu != %lld: failed precondition", s->desc->digest, (unsigned long long)s->at,
-			(long long)s->desc->size);
+		err_set(e, CODE_DATA_LOSS, "%s: failed size validation: %llu != %lld: failed precondition", s->desc->digest,
+			(unsigned long long)s->at, (long long)s->desc->size);
 		return wrong(s, f, e);
 	}
 	if (s->start) return 0;
@@ -328,8 +340,15 @@ static int fetch_host(struct reg_op *op, const struct reg_host *h, struct reg_fa
 	_cleanup_strvec_ struct strvec headers = {0};
 	strvec_addf(&headers, *type ? "Accept: %s, */*" : "Accept: */*", type);
 	if (s->at) strvec_addf(&headers, "Range: bytes=%llu-", (unsigned long long)s->at);
-	struct reg_request rq = {.io = op->io, .method = "GET", .url = url, .host = h, .scopes = &op->scopes, .headers = &headers,
-		.on_head = fetch_head, .on_data = fetch_data, .ctx = s};
+	struct reg_request rq = {.io = op->io,
+				 .method = "GET",
+				 .url = url,
+				 .host = h,
+				 .scopes = &op->scopes,
+				 .headers = &headers,
+				 .on_head = fetch_head,
+				 .on_data = fetch_data,
+				 .ctx = s};
 	s->kind = FAIL_NONE;
 	if (reg_request(&rq, &res, f, e) < 0) {
 		if (s->kind == FAIL_CONTENT) return wrong(s, f, e);
@@ -348,15 +367,15 @@ static bool fetch_progressed(struct reg_op *op)
 	return moved;
 }
 
-int reg_fetch_blob(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, uint64_t offset, const struct reg_sink *sink,
-	struct err *e)
+int reg_fetch_blob(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, uint64_t offset,
+		   const struct reg_sink *sink, struct err *e)
 {
 	struct fetch s = {.desc = d, .sink = sink, .start = offset, .at = offset, .reported = offset};
 	_cleanup_reg_op_ struct reg_op op;
 	if (reg_op_init(&op, io, ref, false, e) < 0 || reg_digest_check(d->digest, e) < 0) return -1;
 	if (knows_size(&s) && offset > (uint64_t)d->size)
-		return err_set(e, CODE_OUT_OF_RANGE, "offset %llu is behind the end of %s (%lld bytes)", (unsigned long long)offset, d->digest,
-			(long long)d->size);
+		return err_set(e, CODE_OUT_OF_RANGE, "offset %llu is behind the end of %s (%lld bytes)",
+			       (unsigned long long)offset, d->digest, (long long)d->size);
 	if (knows_size(&s) && offset && offset == (uint64_t)d->size) return 0;
 	op.ctx = &s;
 	op.try_host = fetch_host;
@@ -365,7 +384,8 @@ int reg_fetch_blob(struct reg_io *io, const struct spec_ref *ref, const struct r
 	int r = reg_op_run(&op, e);
 	hasher_fini(&s.hash);
 	if (r < 0 && e && e->code == CODE_NOT_FOUND)
-		return err_set(e, CODE_NOT_FOUND, "could not fetch content descriptor %s (%s) from remote: not found", d->digest, d->media_type ? d->media_type : "");
+		return err_set(e, CODE_NOT_FOUND, "could not fetch content descriptor %s (%s) from remote: not found",
+			       d->digest, d->media_type ? d->media_type : "");
 	return r;
 }
 
@@ -375,12 +395,14 @@ static int buf_rewind(void *ctx, struct err *e)
 	return 0;
 }
 
-int reg_fetch_bytes(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, size_t max_bytes, struct buf *ret, struct err *e)
+int reg_fetch_bytes(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, size_t max_bytes, struct buf *ret,
+		    struct err *e)
 {
 	_cleanup_buf_ struct buf b = BUF_MAX(max_bytes);
 	struct reg_sink sink = {to_buf, buf_rewind, &b};
 	if (d->size >= 0 && (uint64_t)d->size > max_bytes)
-		return err_set(e, CODE_RESOURCE_EXHAUSTED, "%s has %lld bytes, more than the %zu allowed", d->digest, (long long)d->size, max_bytes);
+		return err_set(e, CODE_RESOURCE_EXHAUSTED, "%s has %lld bytes, more than the %zu allowed", d->digest,
+			       (long long)d->size, max_bytes);
 	if (reg_fetch_blob(io, ref, d, 0, &sink, e) < 0) return -1;
 	if (buf_add(ret, b.p, b.n) < 0) return err_set(e, CODE_RESOURCE_EXHAUSTED, "%s: too many bytes", d->digest);
 	return 0;

@@ -16,25 +16,26 @@ struct push {
 	enum reg_pushed result;
 };
 
-static bool is_ok(const struct reg_http_res *r)
-{
-	return r->status >= 200 && r->status <= 299;
-}
+static bool is_ok(const struct reg_http_res *r) { return r->status >= 200 && r->status <= 299; }
 
 static int denied(struct reg_fail *f, struct err *e)
 {
-	return f->kind == FAIL_AUTH ? err_wrap(e, "push access denied, repository does not exist or may require authorization") : -1;
+	return f->kind == FAIL_AUTH ? err_wrap(e, "push access denied, repository does not exist or may require authorization")
+				    : -1;
 }
 
 /* 1 it has it, 0 not (or we may not look), -1. */
-static int exists(struct reg_op *op, const struct reg_host *h, const char *kind, const char *object, struct reg_fail *f, struct err *e)
+static int exists(struct reg_op *op, const struct reg_host *h, const char *kind, const char *object, struct reg_fail *f,
+		  struct err *e)
 {
 	struct push *s = op->ctx;
 	_cleanup_reg_http_res_ struct reg_http_res res = {0};
 	_cleanup_free_ char *url = reg_host_url(op->io, h, op->ref, kind, object);
 	_cleanup_strvec_ struct strvec headers = {0};
-	strvec_addf(&headers, "Accept: %s, */*", str_empty(s->desc->media_type) ? "application/octet-stream" : s->desc->media_type);
-	struct reg_request rq = {.io = op->io, .method = "HEAD", .url = url, .host = h, .scopes = &op->scopes, .headers = &headers};
+	strvec_addf(&headers, "Accept: %s, */*",
+		    str_empty(s->desc->media_type) ? "application/octet-stream" : s->desc->media_type);
+	struct reg_request rq = {
+		.io = op->io, .method = "HEAD", .url = url, .host = h, .scopes = &op->scopes, .headers = &headers};
 	if (reg_request(&rq, &res, f, e) < 0) {
 		if (f->kind != FAIL_AUTH) return -1;
 		if (e) err_fini(e); /* some may push but not look: the push itself will tell */
@@ -49,7 +50,8 @@ static int exists(struct reg_op *op, const struct reg_host *h, const char *kind,
 /* ---- blobs ---- */
 
 /* POST with the repository to mount from. 1: an answer is in ret; 0: it may not be mounted, ask without; -1. */
-static int post_mount(struct reg_op *op, struct reg_request *rq, const char *url, struct reg_http_res *ret, struct reg_fail *f, struct err *e)
+static int post_mount(struct reg_op *op, struct reg_request *rq, const char *url, struct reg_http_res *ret, struct reg_fail *f,
+		      struct err *e)
 {
 	struct push *s = op->ctx;
 	_cleanup_strvec_ struct strvec scopes = {0};
@@ -86,7 +88,8 @@ static char *upload_url(const struct reg_http_res *post, const char *digest)
 	return url ? xasprintf("%s%cdigest=sha256%%3A%s", url, strchr(url, '?') ? '&' : '?', digest + strlen("sha256:")) : NULL;
 }
 
-static int put_blob(struct reg_op *op, const struct reg_host *h, const struct reg_http_res *post, struct reg_fail *f, struct err *e)
+static int put_blob(struct reg_op *op, const struct reg_host *h, const struct reg_http_res *post, struct reg_fail *f,
+		    struct err *e)
 {
 	struct push *s = op->ctx;
 	_cleanup_reg_http_res_ struct reg_http_res res = {0};
@@ -94,10 +97,18 @@ static int put_blob(struct reg_op *op, const struct reg_host *h, const struct re
 	char *type[] = {(char *)"Content-Type: application/octet-stream"};
 	struct strvec headers = {type, 1, 1};
 	f->kind = FAIL_NETWORK;
-	if (!url) return err_set(e, CODE_UNAVAILABLE, "unable to parse location %s", reg_http_header(post, "location") ? reg_http_header(post, "location") : "(none)");
+	if (!url)
+		return err_set(e, CODE_UNAVAILABLE, "unable to parse location %s",
+			       reg_http_header(post, "location") ? reg_http_header(post, "location") : "(none)");
 	_cleanup_free_ char *asked = reg_url_origin(post->url), *to = reg_url_origin(url);
-	struct reg_request rq = {.io = op->io, .method = "PUT", .url = url, .host = h, .scopes = str_eq(asked, to) ? &op->scopes : NULL,
-		.headers = &headers, .body = s->body, .body_bytes = (uint64_t)s->desc->size};
+	struct reg_request rq = {.io = op->io,
+				 .method = "PUT",
+				 .url = url,
+				 .host = h,
+				 .scopes = str_eq(asked, to) ? &op->scopes : NULL,
+				 .headers = &headers,
+				 .body = s->body,
+				 .body_bytes = (uint64_t)s->desc->size};
 	if (reg_request(&rq, &res, f, e) < 0) return denied(f, e);
 	if (res.status != 200 && res.status != 201 && res.status != 204) return reg_status_err(&rq, &res, f, e);
 	s->result = REG_PUSHED;
@@ -125,8 +136,8 @@ static int blob_host(struct reg_op *op, const struct reg_host *h, struct reg_fai
 	return put_blob(op, h, &res, f, e);
 }
 
-int reg_push_blob(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, const struct reg_body *body, const char *mount_from,
-	enum reg_pushed *ret, struct err *e)
+int reg_push_blob(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, const struct reg_body *body,
+		  const char *mount_from, enum reg_pushed *ret, struct err *e)
 {
 	struct push s = {.desc = d, .body = body, .mount_from = mount_from};
 	_cleanup_reg_op_ struct reg_op op;
@@ -145,10 +156,7 @@ static ssize_t read_fd(void *ctx, uint64_t offset, void *buf, size_t n, struct e
 	return r < 0 ? err_sys(e, errno, "reading what is to be pushed") : r;
 }
 
-struct reg_body reg_body_fd(const int *fd)
-{
-	return (struct reg_body){read_fd, (void *)fd};
-}
+struct reg_body reg_body_fd(const int *fd) { return (struct reg_body){read_fd, (void *)fd}; }
 
 /* ---- manifests ---- */
 
@@ -175,16 +183,22 @@ static int manifest_host(struct reg_op *op, const struct reg_host *h, struct reg
 	_cleanup_free_ char *url = reg_host_url(op->io, h, op->ref, "manifests", s->object);
 	_cleanup_strvec_ struct strvec headers = {0};
 	strvec_addf(&headers, "Content-Type: %s", s->desc->media_type);
-	struct reg_request rq = {.io = op->io, .method = "PUT", .url = url, .host = h, .scopes = &op->scopes, .headers = &headers,
-		.body = s->body, .body_bytes = (uint64_t)s->desc->size};
+	struct reg_request rq = {.io = op->io,
+				 .method = "PUT",
+				 .url = url,
+				 .host = h,
+				 .scopes = &op->scopes,
+				 .headers = &headers,
+				 .body = s->body,
+				 .body_bytes = (uint64_t)s->desc->size};
 	if (reg_request(&rq, &res, f, e) < 0) return denied(f, e);
 	if (res.status != 200 && res.status != 201 && res.status != 204) return reg_status_err(&rq, &res, f, e);
 	s->result = REG_PUSHED;
 	return 0;
 }
 
-int reg_push_manifest(struct reg_io *io, const struct spec_ref *ref, const char *media_type, const void *p, size_t n, enum reg_pushed *ret,
-	char ret_digest[DIGEST_STR], struct err *e)
+int reg_push_manifest(struct reg_io *io, const struct spec_ref *ref, const char *media_type, const void *p, size_t n,
+		      enum reg_pushed *ret, char ret_digest[DIGEST_STR], struct err *e)
 {
 	char digest[DIGEST_STR];
 	struct bytes bytes = {p, n};

@@ -9,8 +9,9 @@
  *  4. A host's failure is answered by the next host (mirrors in order, then the origin); when all fail, the error is the
  *     first host's, as BuildKit has it.
  *  5. HTTP/1.1 only: a transfer is a connection. Idle connections are kept (up to 118 s) and used again by host.
- * HTTP_PROXY, HTTPS_PROXY and NO_PROXY (either case) are honoured, but never for localhost and loopback addresses, as Go has it.
- * Sources: OCI distribution-spec; containerd core/remotes/docker; BuildKit util/resolver; reference 05 §4-5, 02 §6, 06 §5. */
+ * HTTP_PROXY, HTTPS_PROXY and NO_PROXY (either case) are honoured, but never for localhost and loopback addresses, as Go has
+ * it. Sources: OCI distribution-spec; containerd core/remotes/docker; BuildKit util/resolver; reference 05 §4-5, 02 §6, 06 §5.
+ */
 #include "base/base.h"
 #include "spec/ref.h"
 #include <pthread.h>
@@ -23,11 +24,11 @@ struct reg_keypair {
 };
 /* One entry; everything is borrowed and copied by reg_config_new. */
 struct reg_host_conf {
-	const char *name;           /* domain as in references: "docker.io", "localhost:5000" */
-	char *const *mirrors;       /* "host[:port][/path]" or a URL, whose scheme is ignored */
+	const char *name;     /* domain as in references: "docker.io", "localhost:5000" */
+	char *const *mirrors; /* "host[:port][/path]" or a URL, whose scheme is ignored */
 	size_t mirror_count;
 	enum reg_tri http, insecure;
-	char *const *ca;            /* PEM files, added to the system's */
+	char *const *ca; /* PEM files, added to the system's */
 	size_t ca_count;
 	const struct reg_keypair *keypairs;
 	size_t keypair_count;
@@ -49,10 +50,10 @@ void reg_client_trim(struct reg_client *c, int64_t older_than_ms); /* close what
 
 /* ---- authentication ---- */
 struct reg_challenge {
-	const char *host;                      /* who asks: "registry-1.docker.io", "localhost:5000" */
-	bool basic;                            /* user and secret are needed; a token is of no use */
-	const char *realm, *service;           /* bearer; service may be "" */
-	const char *const *scopes;             /* bearer: "repository:library/alpine:pull", normalised and sorted */
+	const char *host;            /* who asks: "registry-1.docker.io", "localhost:5000" */
+	bool basic;                  /* user and secret are needed; a token is of no use */
+	const char *realm, *service; /* bearer; service may be "" */
+	const char *const *scopes;   /* bearer: "repository:library/alpine:pull", normalised and sorted */
 	size_t scope_count;
 };
 enum reg_answer_kind {
@@ -71,17 +72,17 @@ struct reg_answer { /* heap strings, taken over by reg */
 /* ---- what a transfer needs: set the public members after reg_io_init; borrowed, they outlive the transfer ---- */
 struct reg_io {
 	struct reg_client *client;
-	const struct reg_config *config;  /* NULL: no entry for any host */
-	const atomic_bool *cancelled;     /* read at each chunk and every 100 ms; e.g. &job->cancelled; may be NULL */
+	const struct reg_config *config; /* NULL: no entry for any host */
+	const atomic_bool *cancelled;    /* read at each chunk and every 100 ms; e.g. &job->cancelled; may be NULL */
 	/* Called in the transferring thread, may block, at most once per challenge; NULL: anonymous. A -1 ends the transfer. */
 	int (*auth)(void *ctx, const struct reg_challenge *c, struct reg_answer *ret, struct err *e);
 	void *auth_ctx;
-	const char *authority;            /* whose credentials auth() gives (a session's id or token authority): keys the token cache */
+	const char *authority; /* whose credentials auth() gives (a session's id or token authority): keys the token cache */
 	void (*note)(void *ctx, const char *line); /* "error: ...\n", "retrying in 1s\n" for the step's log; may be NULL */
 	void *note_ctx;
-	const struct log_span *span;      /* for debug lines; may be NULL */
-	unsigned retry_first_ms;          /* first pause, doubled each time; init: 1000 */
-	unsigned retry_stop_ms;           /* no retry once the pause reaches this; init: 8000, so 3 retries */
+	const struct log_span *span; /* for debug lines; may be NULL */
+	unsigned retry_first_ms;     /* first pause, doubled each time; init: 1000 */
+	unsigned retry_stop_ms;      /* no retry once the pause reaches this; init: 8000, so 3 retries */
 	/* private */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -96,7 +97,8 @@ void reg_io_cancel(struct reg_io *io);
 /* Where received bytes go. write: 0, or -1 with *e to end the transfer (that error is the transfer's). Called in order. */
 struct reg_sink {
 	int (*write)(void *ctx, const void *p, size_t n, struct err *e);
-	int (*rewind)(void *ctx, struct err *e); /* forget all that was written: wrong bytes came from one host and the next is tried. NULL: cannot */
+	int (*rewind)(void *ctx, struct err *e); /* forget all that was written: wrong bytes came from one host and the next is
+						    tried. NULL: cannot */
 	void *ctx;
 };
 /* Where sent bytes come from: fills buf from offset on; the count (> 0 while offset < size), or -1 with *e. */
@@ -118,53 +120,55 @@ struct reg_desc {
 void reg_desc_fini(struct reg_desc *d);
 #define _cleanup_reg_desc_ __attribute__((cleanup(reg_desc_fini)))
 /* Name to digest: HEAD (GET where HEAD will not do). ref needs a tag or digest. The text for a missing one is
- * "docker.io/library/x:latest: not found". ret_body (may be NULL): the verified manifest when it had to be fetched, else left empty. */
+ * "docker.io/library/x:latest: not found". ret_body (may be NULL): the verified manifest when it had to be fetched, else left
+ * empty. */
 int reg_resolve(struct reg_io *io, const struct spec_ref *ref, struct reg_desc *ret, struct buf *ret_body, struct err *e);
 /* The manifest or index with that digest (size -1: any up to REG_MANIFEST_MAX; media_type NULL or "": any). ret_body is
  * appended to, on success only; ret_media_type (may be NULL): heap, what the registry said, else d's. */
 int reg_fetch_manifest(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, struct buf *ret_body,
-	char **ret_media_type, struct err *e);
+		       char **ret_media_type, struct err *e);
 /* A blob from offset on into sink. A broken transfer is resumed by Range, also from the next host. The digest is
  * verified when offset is 0; from elsewhere only the size is, and the caller verifies the whole. */
 int reg_fetch_blob(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, uint64_t offset,
-	const struct reg_sink *sink, struct err *e);
+		   const struct reg_sink *sink, struct err *e);
 /* A small blob (an image config) as bytes: fetch_blob into ret, at most max_bytes. */
 int reg_fetch_bytes(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, size_t max_bytes, struct buf *ret,
-	struct err *e);
+		    struct err *e);
 
 /* ---- push (to the origin only). Job, block ---- */
 enum reg_pushed { REG_PUSHED, REG_EXISTED, REG_MOUNTED };
 /* HEAD; then POST, with a mount from another repository of the same registry when mount_from (its path; NULL: none) is
  * given; then one PUT. d's digest and size must be right: the registry refuses otherwise. */
 int reg_push_blob(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, const struct reg_body *body,
-	const char *mount_from, enum reg_pushed *ret, struct err *e);
+		  const char *mount_from, enum reg_pushed *ret, struct err *e);
 /* ref->tag set: to that tag; else by digest. The bytes' digest is computed here; ret_digest (may be NULL) gets it. */
 int reg_push_manifest(struct reg_io *io, const struct spec_ref *ref, const char *media_type, const void *p, size_t n,
-	enum reg_pushed *ret, char ret_digest[DIGEST_STR], struct err *e);
+		      enum reg_pushed *ret, char ret_digest[DIGEST_STR], struct err *e);
 
 /* ---- plain HTTP, for the http source. Job, block ---- */
 struct reg_http_req {
-	const char *method;         /* NULL: "GET"; "HEAD", ... */
-	const char *url;            /* http or https */
+	const char *method;           /* NULL: "GET"; "HEAD", ... */
+	const char *url;              /* http or https */
 	const struct strvec *headers; /* "Name: value"; Authorization and Cookie stay with the url's own host. NULL: none */
-	const void *body;           /* for POST; NULL: none */
+	const void *body;             /* for POST; NULL: none */
 	size_t body_bytes;
-	uint64_t max_bytes;         /* of a 2xx body; 0: unlimited */
-	unsigned max_redirects;     /* 0: 10 */
-	bool insecure;              /* certificates are not verified */
+	uint64_t max_bytes;          /* of a 2xx body; 0: unlimited */
+	unsigned max_redirects;      /* 0: 10 */
+	bool insecure;               /* certificates are not verified */
 	const struct reg_sink *sink; /* gets the body of a 2xx answer as sent (no decoding); NULL: dropped */
 };
 struct reg_http_res {
 	long status;
-	char *reason;          /* "404 Not Found" */
-	char *url;             /* the last one, after redirects */
-	struct strvec names;   /* header names, lower case, in order; values beside them */
+	char *reason;        /* "404 Not Found" */
+	char *url;           /* the last one, after redirects */
+	struct strvec names; /* header names, lower case, in order; values beside them */
 	struct strvec values;
 	int64_t content_length; /* -1: not said */
-	struct buf error_body; /* first 64,000 bytes of an answer that is not 2xx */
+	struct buf error_body;  /* first 64,000 bytes of an answer that is not 2xx */
 };
 #define _cleanup_reg_http_res_ __attribute__((cleanup(reg_http_res_fini)))
-/* Any HTTP status is a success (-1: no answer). An answer cut short is an error. Not retried: the caller knows what may be repeated. */
+/* Any HTTP status is a success (-1: no answer). An answer cut short is an error. Not retried: the caller knows what may be
+ * repeated. */
 int reg_http_do(struct reg_io *io, const struct reg_http_req *req, struct reg_http_res *ret, struct err *e);
 const char *reg_http_header(const struct reg_http_res *r, const char *lower_name); /* first value, NULL: absent; borrowed */
 void reg_http_res_fini(struct reg_http_res *r);

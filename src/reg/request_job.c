@@ -1,9 +1,11 @@
 /* A request to a registry: authorization, redirects and the fallback to plain http around one exchange; and an operation
  * over all hosts of a domain with pauses between rounds. Blocks.
  *
- *  1. Authorization, Cookie and client certificates do not go to another origin (scheme, host and port) than the one asked.
+ *  1. Authorization, Cookie and client certificates do not go to another origin (scheme, host and port) than the one asked,
+ *     nor is a challenge from there answered.
  *  2. The hosts are asked in order. A failure of any kind but FAIL_FINAL leads to the next; the last one's failure decides
- *     whether another round is worth a pause.
+ *     whether another round is worth a pause. A mirror that timed out is passed over for a while, so that a dead one costs
+ *     its timeout once and not for every layer.
  * Source: containerd core/remotes/docker/resolver.go; BuildKit util/resolver/{resolver,retryhandler}. */
 #include "reg/internal.h"
 #include <string.h>
@@ -27,7 +29,8 @@ static bool same_origin(const char *a, const char *b)
 static void strip_headers(const struct strvec *from, struct strvec *ret)
 {
 	for (size_t i = 0; from && i < from->n; i++)
-		if (strncasecmp(from->v[i], "authorization:", 14) != 0 && strncasecmp(from->v[i], "cookie:", 7) != 0) strvec_add(ret, from->v[i]);
+		if (strncasecmp(from->v[i], "authorization:", 14) != 0 && strncasecmp(from->v[i], "cookie:", 7) != 0)
+			strvec_add(ret, from->v[i]);
 }
 
 static void exchange_of(const struct reg_request *rq, struct reg_exchange *x)
@@ -51,7 +54,8 @@ static void exchange_of(const struct reg_request *rq, struct reg_exchange *x)
 }
 
 /* url is replaced by the last one asked. */
-static int follow(const struct reg_request *rq, const char *authorization, char **url, struct reg_http_res *ret, struct reg_fail *f, struct err *e)
+static int follow(const struct reg_request *rq, const char *authorization, char **url, struct reg_http_res *ret,
+		  struct reg_fail *f, struct err *e)
 {
 	_cleanup_strvec_ struct strvec stripped = {0};
 	_cleanup_free_ char *first = xstrdup(*url);
@@ -73,7 +77,8 @@ static int follow(const struct reg_request *rq, const char *authorization, char 
 			return 0;
 		}
 		f->kind = FAIL_NETWORK;
-		if (n == (rq->redirects ? rq->redirects : REG_REDIRECTS)) return err_set(e, CODE_UNAVAILABLE, "stopped after %u redirects", n);
+		if (n == (rq->redirects ? rq->redirects : REG_REDIRECTS))
+			return err_set(e, CODE_UNAVAILABLE, "stopped after %u redirects", n);
 		char *next = reg_url_join(*url, location);
 		if (!next) return err_set(e, CODE_UNAVAILABLE, "failed to parse Location header of %s", res.reason);
 		free(*url);
@@ -101,7 +106,8 @@ static bool may_fall_back(const struct reg_request *rq, const char *url, const s
 	return f->kind == FAIL_NOT_TLS || ((f->kind == FAIL_REFUSED || f->kind == FAIL_TIMEOUT) && !reg_has_port(host));
 }
 
-static int ask(const struct reg_request *rq, const char *authorization, struct reg_http_res *ret, struct reg_fail *f, struct err *e)
+static int ask(const struct reg_request *rq, const char *authorization, struct reg_http_res *ret, struct reg_fail *f,
+	       struct err *e)
 {
 	_cleanup_free_ char *url = xstrdup(rq->url);
 	int r = follow(rq, authorization, &url, ret, f, e);
@@ -116,6 +122,15 @@ static int ask(const struct reg_request *rq, const char *authorization, struct r
 	return r;
 }
 
+/* Whether the registry itself gave this answer: where a redirect led, nobody gets to ask for its credentials. */
+static bool from_host(const struct reg_request *rq, const struct reg_http_res *r)
+{
+	if (!rq->host) return false;
+	if (same_origin(r->url, rq->url)) return true;
+	_cleanup_free_ char *host = reg_url_host(r->url);
+	return rq->host->fallback && str_eq(host, rq->host->host);
+}
+
 int reg_request(const struct reg_request *rq, struct reg_http_res *ret, struct reg_fail *f, struct err *e)
 {
 	_cleanup_(reg_authz_fini) struct reg_authz a;
@@ -124,7 +139,7 @@ int reg_request(const struct reg_request *rq, struct reg_http_res *ret, struct r
 		_cleanup_reg_http_res_ struct reg_http_res res = {0};
 		if (ask(rq, rq->scopes ? a.value : rq->authorization, &res, f, e) < 0)
 			return f->kind == FAIL_FINAL || !rq->scopes ? -1 : err_wrap(e, "failed to do request");
-		int again = res.status == 401 ? reg_authz_challenge(&a, &res, f, e) : 0;
+		int again = res.status == 401 && from_host(rq, &res) ? reg_authz_challenge(&a, &res, f, e) : 0;
 		if (again < 0) return -1;
 		if (again) continue;
 		*ret = res;
@@ -166,17 +181,20 @@ int reg_status_err(const struct reg_request *rq, const struct reg_http_res *r, s
 	_cleanup_free_ char *url = reg_url_show(r->url);
 	_cleanup_free_ char *why = reg_error_text(r->error_body.p, r->error_body.n);
 	if (!why && r->status == 403 && strcmp(rq->method, "HEAD") == 0) why = why_forbidden(rq);
-	*f = (struct reg_fail){FAIL_STATUS, r->status, reg_retry_after_ms(reg_http_header(r, "retry-after"), time_now().tv_sec)};
-	return err_set(e, code_of(r->status), "unexpected status from %s request to %s: %s%s%s", rq->method, url, r->reason, why ? "\n" : "", why ? why : "");
+	*f = (struct reg_fail){FAIL_STATUS, r->status,
+			       reg_retry_after_ms(reg_http_header(r, "retry-after"), time_now().tv_sec)};
+	return err_set(e, code_of(r->status), "unexpected status from %s request to %s: %s%s%s", rq->method, url, r->reason,
+		       why ? "\n" : "", why ? why : "");
 }
 
 /* ---- operations ---- */
 
-char *reg_host_url(struct reg_io *io, const struct reg_host *h, const struct spec_ref *ref, const char *kind, const char *object)
+char *reg_host_url(struct reg_io *io, const struct reg_host *h, const struct spec_ref *ref, const char *kind,
+		   const char *object)
 {
 	bool http = h->http || (h->fallback && reg_fell_back(io->client, h->host));
-	return xasprintf("%s://%s%s/%s/%s/%s%s%s", http ? "http" : "https", h->host, h->path, ref->path, kind, object, h->ns ? "?ns=" : "",
-		h->ns ? ref->domain : "");
+	return xasprintf("%s://%s%s/%s/%s/%s%s%s", http ? "http" : "https", h->host, h->path, ref->path, kind, object,
+			 h->ns ? "?ns=" : "", h->ns ? ref->domain : "");
 }
 
 int reg_digest_check(const char *digest, struct err *e)
@@ -188,7 +206,8 @@ int reg_digest_check(const char *digest, struct err *e)
 int reg_op_init(struct reg_op *op, struct reg_io *io, const struct spec_ref *ref, bool push, struct err *e)
 {
 	*op = (struct reg_op){.io = io, .ref = ref};
-	if (str_empty(ref->domain) || str_empty(ref->path)) return err_set(e, CODE_INVALID_ARGUMENT, "invalid reference format");
+	if (str_empty(ref->domain) || str_empty(ref->path))
+		return err_set(e, CODE_INVALID_ARGUMENT, "invalid reference format");
 	_cleanup_free_ char *scope = xasprintf("repository:%s:pull%s", ref->path, push ? ",push" : "");
 	reg_scopes_add(&op->scopes, scope);
 	reg_hosts_of(io->config, ref->domain, &op->hosts);
@@ -221,11 +240,28 @@ static bool passes(const struct reg_fail *f)
 	return f->kind == FAIL_STATUS && (f->status >= 500 || f->status == 408 || f->status == 429);
 }
 
+/* Resolving says it for all; the fetches that follow repeat it for those who debug. */
 static void log_next(const struct reg_op *op, const struct reg_host *h, const struct err *e)
 {
+	if (!op->ranked && !log_enabled(LOG_DEBUG)) return;
 	_cleanup_free_ char *ref = spec_ref_format(op->ref);
 	struct log_field fields[] = {{"error", e->msg}, {"host", h->host}, {"ref", ref}};
-	log_fields(LOG_INFO, op->io->span, "trying next host", fields, array_len(fields));
+	log_fields(op->ranked ? LOG_INFO : LOG_DEBUG, op->io->span, "trying next host", fields, array_len(fields));
+}
+
+/* Ask one host; a mirror that lately cost a timeout is passed over with the error it gave then. */
+static int ask_host(struct reg_op *op, const struct reg_host *h, struct reg_fail *f, struct err *e)
+{
+	*f = (struct reg_fail){.kind = FAIL_NETWORK};
+	char *down = h->mirror ? reg_host_down(op->io->client, h->host) : NULL;
+	if (down) {
+		err_set(e, CODE_UNAVAILABLE, "%s", down);
+		free(down);
+		return -1;
+	}
+	if (op->try_host(op, h, f, e) >= 0) return 0;
+	if (h->mirror && f->kind == FAIL_TIMEOUT) reg_host_set_down(op->io->client, h->host, e->msg);
+	return -1;
 }
 
 /* All hosts once. 0, or -1 with the error to tell in *e and the last host's failure in *f. */
@@ -236,8 +272,7 @@ static int round_of(struct reg_op *op, struct reg_fail *f, struct err *e)
 	for (size_t i = 0; i < op->hosts.n; i++) {
 		const struct reg_host *h = &op->hosts.v[i];
 		_cleanup_err_ struct err now = ERR_INIT;
-		*f = (struct reg_fail){.kind = FAIL_NETWORK};
-		if (op->try_host(op, h, f, &now) >= 0) return 0;
+		if (ask_host(op, h, f, &now) == 0) return 0;
 		if (f->kind == FAIL_FINAL) return err_move(e, &now);
 		if (i + 1 < op->hosts.n) log_next(op, h, &now);
 		if (told_rank && !(op->ranked && rank(f) > told_rank)) continue;

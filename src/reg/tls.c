@@ -16,10 +16,10 @@ enum { FILE_MAX = 4 << 20 };
 struct pair {
 	X509 *cert;
 	EVP_PKEY *key;
-	STACK_OF(X509) *chain;
+	STACK_OF(X509) * chain;
 };
 struct reg_tls {
-	STACK_OF(X509) *cas;
+	STACK_OF(X509) * cas;
 	VEC(struct pair) pairs;
 };
 
@@ -36,15 +36,9 @@ void reg_tls_free(struct reg_tls *t)
 	free(t);
 }
 
-static void tls_freep(struct reg_tls **t)
-{
-	reg_tls_free(*t);
-}
+static void tls_freep(struct reg_tls **t) { reg_tls_free(*t); }
 
-static void bio_freep(BIO **b)
-{
-	BIO_free(*b);
-}
+static void bio_freep(BIO **b) { BIO_free(*b); }
 
 /* The file as a memory BIO that owns its bytes. */
 static BIO *bio_of(const char *path, struct err *e)
@@ -57,7 +51,7 @@ static BIO *bio_of(const char *path, struct err *e)
 	return b;
 }
 
-static int read_certs(const char *path, STACK_OF(X509) *ret, struct err *e)
+static int read_certs(const char *path, STACK_OF(X509) * ret, struct err *e)
 {
 	_cleanup_(bio_freep) BIO *b = bio_of(path, e);
 	if (!b) return -1;
@@ -66,10 +60,7 @@ static int read_certs(const char *path, STACK_OF(X509) *ret, struct err *e)
 	return 0;
 }
 
-static int no_password(char *buf, int size, int rwflag, void *u)
-{
-	return 0;
-}
+static int no_password(char *buf, int size, int rwflag, void *u) { return 0; }
 
 static EVP_PKEY *read_key(const char *path, struct err *e)
 {
@@ -116,7 +107,8 @@ static int dir_load(struct reg_tls *t, const char *dir, bool with_keys, struct e
 {
 	struct dirent **names = NULL;
 	int r = 0, n = scandir(dir, &names, NULL, alphasort);
-	if (n < 0) return errno == ENOENT || errno == EACCES || errno == EPERM ? 0 : err_sys(e, errno, "failed to read %s", dir);
+	if (n < 0)
+		return errno == ENOENT || errno == EACCES || errno == EPERM ? 0 : err_sys(e, errno, "failed to read %s", dir);
 	for (int i = 0; i < n; i++) {
 		const char *name = names[i]->d_name;
 		_cleanup_free_ char *path = xasprintf("%s/%s", dir, name);
@@ -146,14 +138,14 @@ int reg_tls_load(const struct reg_entry *entry, bool with_keys, struct reg_tls *
 	return 0;
 }
 
-static bool issued_by(X509 *x, const STACK_OF(X509_NAME) *names)
+static bool issued_by(X509 *x, const STACK_OF(X509_NAME) * names)
 {
 	for (int i = 0; i < sk_X509_NAME_num(names); i++)
 		if (X509_NAME_cmp(X509_get_issuer_name(x), sk_X509_NAME_value(names, i)) == 0) return true;
 	return false;
 }
 
-static bool pair_fits(const struct pair *p, const STACK_OF(X509_NAME) *names)
+static bool pair_fits(const struct pair *p, const STACK_OF(X509_NAME) * names)
 {
 	if (!names || sk_X509_NAME_num(names) <= 0 || issued_by(p->cert, names)) return true;
 	for (int i = 0; i < sk_X509_num(p->chain); i++)

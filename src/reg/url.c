@@ -4,15 +4,9 @@
 #include <string.h>
 #include <strings.h>
 
-static void curlu_freep(CURLU **u)
-{
-	curl_url_cleanup(*u);
-}
+static void curlu_freep(CURLU **u) { curl_url_cleanup(*u); }
 
-static void curl_free_ptr(char **p)
-{
-	curl_free(*p);
-}
+static void curl_free_ptr(char **p) { curl_free(*p); }
 #define _cleanup_curlu_ _cleanup_(curlu_freep)
 #define _cleanup_curl_ _cleanup_(curl_free_ptr)
 
@@ -52,7 +46,8 @@ char *reg_url_join(const char *base, const char *location)
 	_cleanup_curlu_ CURLU *u = parse(base);
 	_cleanup_curl_ char *joined = NULL;
 	if (!u || curl_url_set(u, CURLUPART_URL, location, CURLU_PATH_AS_IS)) return NULL;
-	if (curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0) || curl_url_get(u, CURLUPART_URL, &joined, CURLU_PATH_AS_IS)) return NULL;
+	if (curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0) || curl_url_get(u, CURLUPART_URL, &joined, CURLU_PATH_AS_IS))
+		return NULL;
 	return xstrdup(joined);
 }
 

@@ -1,5 +1,6 @@
 /* Pure parsing of reg: hosts and mirrors, challenges, scopes, error bodies, URLs. */
 #include "reg/internal.h"
+#include "reg/reg_pools.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,7 +34,8 @@ static void mirrors(void **state)
 
 static void localhost(void **state)
 {
-	static const char *const yes[] = {"localhost", "localhost:5000", "127.0.0.1", "127.9.9.9:1", "::1", "[::1]", "[::1]:5000"};
+	static const char *const yes[] = {"localhost", "localhost:5000", "127.0.0.1", "127.9.9.9:1",
+					  "::1",       "[::1]",          "[::1]:5000"};
 	static const char *const no[] = {"localhost.example", "128.0.0.1", "[::2]:5000", "example.com:127", ""};
 	for (size_t i = 0; i < array_len(yes); i++) assert_true(reg_is_localhost(yes[i]));
 	for (size_t i = 0; i < array_len(no); i++) assert_false(reg_is_localhost(no[i]));
@@ -58,7 +60,8 @@ static void hosts(void **state)
 	static const struct {
 		const char *domain, *shape; /* host path http insecure fallback mirror ns; */
 	} t[] = {
-		{"docker.io", "mirror.gcr.io /v2/sub 00011;plain.example:81 /v2 10011;docker.io /v2 00010;registry-1.docker.io /v2 00000;"},
+		{"docker.io",
+		 "mirror.gcr.io /v2/sub 00011;plain.example:81 /v2 10011;docker.io /v2 00010;registry-1.docker.io /v2 00000;"},
 		{"quay.io", "quay.io /v2 00000;"},
 		{"localhost:5000", "localhost:5000 /v2 10000;"},
 		{"localhost:5001", "localhost:5001 /v2 00000;"},
@@ -70,7 +73,8 @@ static void hosts(void **state)
 		_cleanup_buf_ struct buf b = BUF_INIT;
 		reg_hosts_of(c, t[i].domain, &h);
 		for (size_t k = 0; k < h.n; k++)
-			buf_addf(&b, "%s %s %d%d%d%d%d;", h.v[k].host, h.v[k].path, h.v[k].http, h.v[k].insecure, h.v[k].fallback, h.v[k].mirror, h.v[k].ns);
+			buf_addf(&b, "%s %s %d%d%d%d%d;", h.v[k].host, h.v[k].path, h.v[k].http, h.v[k].insecure,
+				 h.v[k].fallback, h.v[k].mirror, h.v[k].ns);
 		assert_string_equal(buf_str(&b), t[i].shape);
 	}
 	reg_config_unref(c);
@@ -79,7 +83,9 @@ static void hosts(void **state)
 static void challenges(void **state)
 {
 	struct reg_auth a;
-	assert_true(reg_auth_parse("Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\", scope=\"repository:a/b:pull,push\" , error=insufficient_scope", &a));
+	assert_true(reg_auth_parse("Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\", "
+				   "scope=\"repository:a/b:pull,push\" , error=insufficient_scope",
+				   &a));
 	assert_true(a.bearer);
 	assert_string_equal(reg_auth_get(&a, "realm"), "https://auth.docker.io/token");
 	assert_string_equal(reg_auth_get(&a, "scope"), "repository:a/b:pull,push");
@@ -120,9 +126,12 @@ static void error_bodies(void **state)
 	static const struct {
 		const char *in, *out;
 	} t[] = {
-		{"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"requested access to the resource is denied\",\"detail\":null}]}", "denied"},
+		{"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"requested access to the resource is "
+		 "denied\",\"detail\":null}]}",
+		 "denied"},
 		{"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"go away\"}]}", "denied: go away"},
-		{"{\"errors\":[{\"code\":\"NAME_UNKNOWN\",\"message\":\"no\"},{\"code\":\"UNAUTHORIZED\"}]}", "errors:\nunknown: no\nunauthorized\n"},
+		{"{\"errors\":[{\"code\":\"NAME_UNKNOWN\",\"message\":\"no\"},{\"code\":\"UNAUTHORIZED\"}]}",
+		 "errors:\nunknown: no\nunauthorized\n"},
 		{"{\"errors\":[]}", NULL},
 		{"{\"errors\":null}", NULL},
 		{"[null, {\"a\": null}]", NULL},
@@ -157,7 +166,8 @@ static void urls(void **state)
 	check_str(reg_url_join("https://h/v2/a?b=c", "/x?y=z"), "https://h/x?y=z");
 	check_str(reg_url_join("https://h/v2/a", "http://i:8/x#frag"), "http://i:8/x");
 	check_str(reg_url_join("https://h/v2/a", "rel"), "https://h/v2/rel");
-	check_str(reg_url_show("https://u:p@h/x?ns=docker.io&sig=secret&empty=&plain"), "https://xxxxx@h/x?ns=docker.io&sig=REDACTED&empty=&plain");
+	check_str(reg_url_show("https://u:p@h/x?ns=docker.io&sig=secret&empty=&plain"),
+		  "https://xxxxx@h/x?ns=docker.io&sig=REDACTED&empty=&plain");
 	check_str(reg_url_show("https://h/x"), "https://h/x");
 	assert_int_equal(reg_retry_after_ms("2", 0), 2000);
 	assert_int_equal(reg_retry_after_ms("99999999999999999999", 0), 60000);
@@ -167,11 +177,38 @@ static void urls(void **state)
 	assert_int_equal(reg_retry_after_ms(NULL, 0), 0);
 }
 
+static void granted(struct loop_slot *s) {}
+
+static void pools(void **state)
+{
+	struct reg_pools p;
+	struct loop_slot s[7] = {0};
+	reg_pools_init(&p, 2);
+	for (size_t i = 0; i < array_len(s); i++) s[i].granted = granted;
+	loop_slot_want(reg_pools_get(&p, "a", true), &s[0]); /* JSON takes what is free */
+	loop_slot_want(reg_pools_get(&p, "a", false), &s[1]);
+	loop_slot_want(reg_pools_get(&p, "a", false), &s[2]); /* waits: two at once */
+	loop_slot_want(reg_pools_get(&p, "a", true), &s[3]);  /* the extra one */
+	loop_slot_want(reg_pools_get(&p, "a", true), &s[4]);  /* waits */
+	loop_slot_want(reg_pools_get(&p, "b", false), &s[5]); /* another domain */
+	assert_true(s[0].held && s[1].held && !s[2].held && s[3].held && !s[4].held && s[5].held);
+	loop_slot_release(&s[0]);
+	assert_true(s[2].held && !s[4].held);
+	loop_slot_release(&s[3]);
+	assert_true(s[4].held);
+	for (size_t i = 0; i < array_len(s); i++) loop_slot_release(&s[i]);
+	reg_pools_fini(&p);
+	assert_true(reg_media_is_json("application/vnd.oci.image.config.v1+json"));
+	assert_false(reg_media_is_json("application/vnd.oci.image.layer.v1.tar+gzip"));
+	assert_false(reg_media_is_json(NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(mirrors), cmocka_unit_test(localhost), cmocka_unit_test(hosts), cmocka_unit_test(challenges),
-		cmocka_unit_test(scopes), cmocka_unit_test(error_bodies), cmocka_unit_test(urls),
+		cmocka_unit_test(mirrors),    cmocka_unit_test(localhost), cmocka_unit_test(hosts),
+		cmocka_unit_test(challenges), cmocka_unit_test(scopes),    cmocka_unit_test(error_bodies),
+		cmocka_unit_test(urls),       cmocka_unit_test(pools),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
