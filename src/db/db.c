@@ -130,6 +130,16 @@ int db_flush(struct db *db, struct err *e)
 	return err_is_set(&db->lost) ? err_move(e, &db->lost) : 0;
 }
 
+int db_sync(struct db *db, struct err *e)
+{
+	int rc;
+
+	if (db_flush(db, e) < 0) return -1;
+	/* Whatever a checkpoint moves is synced first, in the log; a reader cannot be in the way, there is none. */
+	rc = sqlite3_wal_checkpoint_v2(db->h, NULL, SQLITE_CHECKPOINT_FULL, NULL, NULL);
+	return rc == SQLITE_OK ? 0 : db_sqlite_err(db->h, e, "checkpoint");
+}
+
 bool db_idle(const struct db *db) { return !db->in_group && !db->checkpointing; }
 
 /* ---- opening ---- */
@@ -270,8 +280,8 @@ static int db_rows(struct db *db, sqlite3_stmt *st, db_each_fn *each, void *ctx,
 int db_query_args(struct db *db, struct err *e, const char *sql, db_each_fn *each, void *ctx, const struct db_arg *args,
 		  size_t n)
 {
-	sqlite3_stmt *st;
-	struct db_slot *slot;
+	sqlite3_stmt *st = NULL;
+	struct db_slot *slot = NULL;
 	int r = -1;
 
 	if (db_prepare(db, sql, &st, &slot, e) < 0) return -1;

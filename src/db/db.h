@@ -29,6 +29,8 @@ static inline void db_closep(struct db **db) { db_close(*db); }
 /* Commit the group under way. An earlier group that the timer could not commit is reported here too. */
 int db_flush(struct db *db, struct err *e);
 bool db_idle(const struct db *db);
+/* Commit and make all so far durable (fsync). Blocks: for start and stop only. */
+int db_sync(struct db *db, struct err *e);
 
 /* ---- values ---- */
 enum db_type { DB_T_NULL, DB_T_INT, DB_T_TEXT, DB_T_BLOB };

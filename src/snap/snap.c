@@ -312,8 +312,10 @@ int snap_set_key(struct snap *s, const char *key, struct err *e)
 		map_put(&s->store->by_key, key, s);
 	}
 	if (s->state == SNAP_ACTIVE) s->is_mutable = key != NULL;
-	if (key || s->state != SNAP_ACTIVE) return snap_row_put(s, e);
-	return snap_row_delete(s, e);
+	if (!key && s->state == SNAP_ACTIVE) return snap_row_delete(s, e);
+	if (snap_row_put(s, e) < 0) return -1;
+	if (!key && !s->durable) snap_store_pend(s); /* it was kept out as a long-lived one */
+	return 0;
 }
 
 enum { LOCK_EXCLUSIVE = -1 };

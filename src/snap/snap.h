@@ -18,6 +18,8 @@
  *  4. A row is written after its directory is whole; a directory goes (by one rename) after its row. What a kill leaves, rows
  *     without directories and the reverse, is dropped by the next snap_store_open.
  *  5. Rows carry the boot id until a syncfs covered them; after an unclean reboot such rows are dropped, with their children.
+ *     Long-lived ones other than cache mounts change again and again, and what they hold must be right: only a clean stop marks
+ *them.
  *  6. Nothing is left mounted by a kill: roots are detached mounts, and attached ones live in the daemon's own namespace.
  *
  * Directories are made by the first view that writes, so loop-side calls touch only memory and the database. */

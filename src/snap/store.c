@@ -4,7 +4,9 @@
  *  2. Recovery: new/ is emptied; directories that no row names, and those of lazy rows, go to the trash; rows whose directory
  *     or parent is missing, or that an unclean reboot made doubtful, are deleted (rows.c).
  *  3. A record that was written waits in `pending`. After a second without another one (at most ten), a job runs syncfs; the
- *     records it covered are then marked as durable. What is written meanwhile waits for the next round. */
+ *     records it covered are then marked as durable. What is written meanwhile waits for the next round.
+ *  4. Long-lived sources are rewritten in place, in jobs that no row foretells. So they count as doubtful for as long as a
+ * daemon runs: marked at a clean stop, unmarked (durably) at the start. */
 #include "snap/store.h"
 
 #include <errno.h>
@@ -227,8 +229,12 @@ static void pend_arm(struct snap_store *s)
 	loop_timer_start(s->loop, &s->timer, (uint64_t)s->durable_ms, 0, sync_start, s);
 }
 
+/* A cache mount's user has to bear with a torn cache anyway, and would miss it more than he would mind. */
+static bool is_doubtful(const struct snap *sn) { return sn->key && strcmp(sn->type, SNAP_CACHEMOUNT) != 0; }
+
 void snap_store_pend(struct snap *sn)
 {
+	if (is_doubtful(sn)) return;
 	list_del(&sn->pending);
 	list_add_tail(&sn->store->pending, &sn->pending);
 	pend_arm(sn->store);
@@ -318,6 +324,19 @@ static int store_load(struct snap_store *s, struct err *e)
 	return store_clean(s, fd, &all, e);
 }
 
+static int store_doubt(struct snap_store *s, struct err *e)
+{
+	bool any = false;
+
+	SNAP_EACH(s, sn)
+	{
+		if (!is_doubtful(sn) || !sn->durable) continue;
+		snap_row_set_boot(sn, false);
+		any = true;
+	}
+	return any ? db_sync(s->db, e) : 0;
+}
+
 static int store_boot_id(struct snap_store *s, const char *given, struct err *e)
 {
 	uint8_t *p;
@@ -358,7 +377,7 @@ int snap_store_open(struct loop *loop, struct db *db, const struct snap_opts *o,
 	list_init(&s->pending);
 	list_init(&s->syncing);
 	if (store_dirs(s, o->dir, e) < 0 || store_boot_id(s, o->boot_id, e) < 0 || store_mode(s, o->mode, e) < 0 ||
-	    store_load(s, e) < 0) {
+	    store_load(s, e) < 0 || store_doubt(s, e) < 0) {
 		if (loop) loop_timer_stop(&s->timer);
 		store_free(s);
 		return err_wrap(e, "snapshots");
@@ -370,14 +389,26 @@ int snap_store_open(struct loop *loop, struct db *db, const struct snap_opts *o,
 
 bool snap_store_idle(const struct snap_store *s) { return !s->jobs && !s->sync_running; }
 
+/* Everything is on disk: say so. */
+static void store_settle(struct snap_store *s)
+{
+	_cleanup_close_ int fd = open(s->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool any = !list_empty(&s->pending);
+
+	SNAP_EACH(s, sn) any |= !sn->durable && sn->has_row;
+	if (!any || fd < 0 || syncfs(fd) < 0) return;
+	sync_marked(s, &s->pending);
+	SNAP_EACH(s, sn)
+	{
+		if (sn->has_row) snap_row_set_boot(sn, true);
+	}
+}
+
 void snap_store_close(struct snap_store *s)
 {
-	_cleanup_close_ int fd = -1;
-
 	if (!s) return;
 	ensure(snap_store_idle(s));
 	if (s->loop) loop_timer_stop(&s->timer);
-	if (!list_empty(&s->pending) && (fd = open(s->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0 && syncfs(fd) == 0)
-		sync_marked(s, &s->pending);
+	store_settle(s);
 	store_free(s);
 }

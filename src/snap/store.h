@@ -29,7 +29,7 @@ struct snap_store {
 struct snap *snap_store_add(struct snap_store *s, int64_t id, enum snap_kind kind); /* id 0: the next */
 void snap_store_drop(struct snap *sn); /* out of all tables and freed; its directory is left */
 void snap_store_trash(struct snap_store *s, int64_t id);
-void snap_store_pend(struct snap *sn);
+void snap_store_pend(struct snap *sn); /* to be marked as durable, if it is of the kind that is */
 const char *snap_type_intern(const char *type);
 int64_t snap_now_ns(void);
 /* snap.c */

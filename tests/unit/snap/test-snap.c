@@ -1,5 +1,5 @@
 /* Snapshots on real directories and mounts, in a mount namespace of its own. Each content test runs in both modes. */
-#include "snap/internal.h"
+#include "snap/store.h"
 #include "db/db.h"
 #include "loop/loop.h"
 #include <setjmp.h>
@@ -307,7 +307,7 @@ static void w_links(int r)
 	assert_int_equal(mkfifoat(r, "fifo", 0600), 0);
 	assert_int_equal(fchownat(r, "l1", 5, 6, 0), 0);
 	assert_int_equal(fchmodat(r, "l1", 04755, 0), 0);
-	_cleanup_close_ int fd = openat(r, "a", O_RDONLY);
+	_cleanup_close_ int fd = openat(r, "l1", O_RDONLY);
 	assert_int_equal(fsetxattr(fd, "user.k", "v", 1, 0), 0);
 }
 
@@ -354,7 +354,7 @@ static void test_diff_computed(void **st)
 	assert_int_equal(sb.st_mode & 07777, 04755);
 	assert_int_equal(fstatat(fs, "fifo", &sb, 0), 0);
 	assert_true(S_ISFIFO(sb.st_mode));
-	_cleanup_close_ int fa = openat(fs, "a", O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int fa = openat(fs, "d/l2", O_RDONLY | O_CLOEXEC);
 	char v[4];
 	assert_int_equal(fgetxattr(fa, "user.k", v, sizeof v), 1);
 	/* Upon lower it gives upper. */
@@ -559,9 +559,60 @@ static void test_mutable(void **st)
 	snap_unref(child), snap_unref(m), snap_unref(copy);
 }
 
+/* The doubt about long-lived sources lasts as long as the daemon; cache mounts are marked like layers. */
+static void test_mutable_reboot(void **st)
+{
+	FIX(st);
+	struct snap *src = snap_create(f->s, NULL, NULL, SNAP_SOURCE_LOCAL),
+		    *cache = snap_create(f->s, NULL, NULL, SNAP_CACHEMOUNT);
+	int64_t n;
+
+	OK(snap_set_key(src, "src", &f->e));
+	OK(snap_set_key(cache, "cache", &f->e));
+	close(root_of(f, src, true));
+	close(root_of(f, cache, true));
+	snap_unref(src), snap_unref(cache);
+	reopen(f);
+	src = snap_find_key(f->s, "src"), cache = snap_find_key(f->s, "cache");
+	assert_false(src->durable);
+	assert_true(cache->durable);
+	OK(db_get_int(f->db, &f->e, "SELECT count(*) FROM snapshot WHERE boot IS NOT NULL", &n));
+	assert_int_equal(n, 1);
+	snap_ref(cache);
+	assert_false(cache->durable);
+	snap_unref(cache);
+	snap_row_set_boot(cache, true); /* as the idle syncfs does */
+	OK(db_flush(f->db, &f->e));
+	pid_t pid = fork();
+	if (pid == 0) {
+		f->s = NULL;
+		f->db = NULL;
+		reopen_as(f, "boot2");
+		_exit(!snap_find_key(f->s, "src") && snap_find_key(f->s, "cache") ? 0 : 1);
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 #define SHA(c)                                                                                                                \
 	"sha256:" c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c \
 		c c c c c c c c c c
+
+/* An opaque directory and a whiteout, as an unpacked layer has them. */
+static void fill_forms(int dir, bool upper)
+{
+	assert_int_equal(mkdirat(dir, "od", 0755), 0);
+	if (!upper) {
+		put(dir, "od/x", "x");
+		put(dir, "gone", "here");
+		return;
+	}
+	_cleanup_close_ int od = openat(dir, "od", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(fsetxattr(od, "trusted.overlay.opaque", "y", 1, 0), 0);
+	put(dir, "od/y", "y");
+	assert_int_equal(mknodat(dir, "gone", S_IFCHR, makedev(0, 0)), 0);
+}
 
 static void test_lazy_blobs(void **st)
 {
@@ -611,6 +662,7 @@ static void test_lazy_blobs(void **st)
 		OK(snap_fill_begin(v, &a, &f->e));
 		OK(snap_fill_begin(v, &x, &f->e));
 		put(a.dirfd, i ? "two" : "one", "filled");
+		fill_forms(a.dirfd, i == 1);
 		OK(snap_fill_commit(&a, &f->e));
 		OK(snap_fill_commit(&x, &f->e));
 		snap_view_free(v);
@@ -618,6 +670,10 @@ static void test_lazy_blobs(void **st)
 	}
 	expect(f, l2, "one", "filled");
 	expect(f, l2, "two", "filled");
+	expect(f, l2, "od/x", "-");
+	expect(f, l2, "od/y", "y");
+	expect(f, l2, "gone", "-");
+	expect(f, l1, "od/x", "x");
 	assert_int_equal(snap_lazy_layers(l2, lazy, 4), 0);
 	/* Another diff ID is refused, a bad blob too. */
 	assert_int_equal(snap_set_diff_id(l1, SHA("c"), &f->e), -1);
@@ -789,10 +845,13 @@ int main(void)
 	path_remove_all(AT_FDCWD, dir, NULL);
 	if (!caps.overlay) no_overlay = why.msg;
 	const struct CMUnitTest tests[] = {
-		BOTH(test_chain),         BOTH(test_empty),      BOTH(test_merge),    BOTH(test_diff_range),
-		BOTH(test_diff_computed), BOTH(test_refs),       BOTH(test_recovery), OVERLAY(test_reboot),
-		BOTH(test_mutable),       BOTH(test_lazy_blobs), BOTH(test_mount),    OVERLAY(test_old_mount),
-		OVERLAY(test_loop),
+		BOTH(test_chain),         BOTH(test_empty),
+		BOTH(test_merge),         BOTH(test_diff_range),
+		BOTH(test_diff_computed), BOTH(test_refs),
+		BOTH(test_recovery),      OVERLAY(test_reboot),
+		BOTH(test_mutable),       OVERLAY(test_mutable_reboot),
+		BOTH(test_lazy_blobs),    BOTH(test_mount),
+		OVERLAY(test_old_mount),  OVERLAY(test_loop),
 	};
 	int r = cmocka_run_group_tests(tests, NULL, NULL);
 	err_fini(&why);
