@@ -59,7 +59,7 @@ static inline bool tree_is_hardlink(const struct tree_entry *t)
 void tree_entry_copy(struct tree_entry *dst, const struct tree_entry *src); /* deep; dst is overwritten, not freed */
 void tree_entry_fini(struct tree_entry *t);                                 /* for entries made by tree_entry_copy */
 void tree_entry_xattr(struct tree_entry *t, const char *name, const void *v, size_t len); /* insert or replace, copied */
-int tree_path_cmp(const char *a, const char *b); /* the order above: < 0, 0, > 0 */
+int tree_path_cmp(const char *a, const char *b);                                          /* the order above: < 0, 0, > 0 */
 
 /* ---- walking ---- */
 struct tree_walk_opts {
@@ -77,9 +77,6 @@ typedef int tree_walk_fn(const struct tree_entry *t, void *arg, struct err *e);
  * plain files of size 0. What vanishes meanwhile is left out. Job, blocks. Errors: INVALID_ARGUMENT for bad patterns,
  * CANCELLED, or the system's. */
 int tree_walk(int rootfd, const struct tree_walk_opts *o, tree_walk_fn *fn, void *arg, struct err *e);
-/* Would path pass the filters of o, itself or by a parent (FilterFS.Open)? For answering requests. 1, 0 or -1. o->follow is
- * not looked at. Any thread. */
-int tree_walk_allows(const struct tree_walk_opts *o, const char *path, struct err *e);
 /* The include patterns that follow-paths resolve to (fsutil FollowLinks): sorted; none when the root itself is among
  * them. Job, blocks. */
 int tree_follow_links(int rootfd, char *const *paths, size_t n, struct strvec *ret, struct err *e);
@@ -97,15 +94,15 @@ struct digest tree_hash_header(const struct tree_entry *t);
 
 /* ---- index ---- */
 struct tree_index;
-struct tree_index *tree_index_new(void); /* empty, kept by sync: its root header counts as sha256("") */
+struct tree_index *tree_index_new(void);    /* empty, kept by sync: its root header counts as sha256("") */
 void tree_index_free(struct tree_index *x); /* NULL allowed */
 static inline void tree_index_freep(struct tree_index **x) { tree_index_free(*x); }
 #define _cleanup_tree_index_ __attribute__((cleanup(tree_index_freep)))
 struct tree_index *tree_index_copy(const struct tree_index *x);
-size_t tree_index_count(const struct tree_index *x);                         /* the root does not count */
-struct tree_entry *tree_index_at(const struct tree_index *x, size_t i);     /* in order; change nothing but digest and flags */
+size_t tree_index_count(const struct tree_index *x);                    /* the root does not count */
+struct tree_entry *tree_index_at(const struct tree_index *x, size_t i); /* in order; change nothing but digest and flags */
 struct tree_entry *tree_index_find(const struct tree_index *x, const char *path); /* NULL when absent */
-size_t tree_index_lower(const struct tree_index *x, const char *path);      /* the first i with path_i >= path */
+size_t tree_index_lower(const struct tree_index *x, const char *path);            /* the first i with path_i >= path */
 /* Insert or replace (copied). In-order puts are O(1), others a move from the last place. Where a directory becomes
  * something else, what was below goes. Missing parents are not made. */
 struct tree_entry *tree_index_put(struct tree_index *x, const struct tree_entry *t);
@@ -124,7 +121,7 @@ int tree_index_load(int dirfd, const char *name, struct tree_index **ret, struct
 
 /* ---- checksums ---- */
 struct tree_selector {
-	const char *path; /* NULL or "": "/" */
+	const char *path;  /* NULL or "": "/" */
 	bool wildcard;     /* path may hold wildcards */
 	bool follow_links; /* the last component too, when it is a link */
 	char *const *include_patterns, *const *exclude_patterns, *const *required_paths;
