@@ -415,6 +415,45 @@ static void test_crash(void **st)
 	assert_int_not_equal(system("pgrep -f '^sleep 61$' >/dev/null"), 0);
 }
 
+/* Plugins are scripts here: what they are told is compared; the second of the chain gets the first one's result. */
+static void test_cni(void **st)
+{
+	need_engine();
+	struct cni *c = NULL;
+	struct err e = ERR_INIT;
+	char cmd[900];
+	path_mkdirs(at("cni"), 0755, NULL);
+	put("cni/one", "#!/bin/sh\necho one $CNI_COMMAND $CNI_IFNAME \"$CNI_ARGS\" >> $(dirname $0)/log\ncat >/dev/null\n"
+		       "[ $CNI_COMMAND = ADD ] && echo '{\"cniVersion\":\"1.0.0\",\"ips\":[]}'\nexit 0\n");
+	put("cni/loopback", "#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND = ADD ] && echo '{}'\nexit 0\n");
+	put("cni/two", "#!/bin/sh\nD=$(dirname $0)\necho two $CNI_COMMAND $(grep -c prevResult) >> $D/log\n"
+		       "[ -e $D/fail ] && [ $CNI_COMMAND = ADD ] && { echo '{\"code\":7,\"msg\":\"no luck\"}'; exit 1; }\n"
+		       "[ $CNI_COMMAND = ADD ] && echo '{\"cniVersion\":\"1.0.0\",\"ips\":[]}'\nexit 0\n");
+	snprintf(cmd, sizeof cmd, "chmod 755 %s/*", at("cni"));
+	assert_int_equal(system(cmd), 0);
+	put("net.conflist", "{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"plugins\":[{\"type\":\"one\"},{\"type\":\"two\"}]}");
+	struct cni_conf cc = {.config_path = at("net.conflist"), .bin_dir = at("cni"), .net_dir = at("cninet")};
+	if (cni_open(&cc, &c, &e) < 0) fail_msg("%s", e.msg); /* attaches and detaches once */
+	unlink(at("cni/log"));
+	struct net_ns *ns = NULL;
+	assert_int_equal(cni_attach(c, "host1", &ns, &e), 0);
+	assert_int_equal(count_entries(at("cninet")), 2);
+	cni_detach(c, ns);
+	assert_int_equal(count_entries(at("cninet")), 0);
+	uint8_t *log = NULL;
+	size_t n;
+	assert_int_equal(path_read_file(AT_FDCWD, at("cni/log"), 4096, &log, &n, NULL), 0);
+	assert_string_equal((char *)log, "one ADD eth0 K8S_POD_NAME=host1;IgnoreUnknown=1\ntwo ADD 1\ntwo DEL 1\n"
+					 "one DEL eth0 K8S_POD_NAME=host1;IgnoreUnknown=1\n");
+	free(log);
+	put("cni/fail", "");
+	assert_int_equal(cni_attach(c, NULL, &ns, &e), -1);
+	assert_string_equal(e.msg, "CNI setup error: plugin type=\"two\" failed (ADD): no luck");
+	assert_int_equal(count_entries(at("cninet")), 0);
+	err_fini(&e);
+	cni_close(c);
+}
+
 /* ---- pure parts ---- */
 static void test_resolv(void **st)
 {
@@ -550,6 +589,7 @@ int main(void)
 		cmocka_unit_test(test_stdin_and_much_output),
 		cmocka_unit_test(test_tty),
 		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_cni),
 		cmocka_unit_test(test_leaves_nothing),
 		cmocka_unit_test(test_crash),
 	};

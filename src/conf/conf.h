@@ -1,0 +1,139 @@
+#ifndef CONF_CONF_H
+#define CONF_CONF_H
+/* buildkitd.toml and the daemon's command line, as one struct of typed fields.
+ *
+ * Order of precedence: flag (or its environment variable) > file > default. Use:
+ *     conf_args_parse(argv) -> args;  conf_load(args.config_path) -> conf;  conf_apply_flags(conf, args);  conf_finish(conf)
+ * Keys are matched without regard to case, as BuildKit does; unknown ones are warnings that name the nearest right key;
+ * values of a wrong type are errors with file:line:column. Keys and flags are tables (conf.c, flags.c): name, type,
+ * default, range, help, whether it can be reloaded and whether this daemon acts on it.
+ * All functions: any thread, one at a time on one conf; conf_load blocks on the disk; errors INVALID_ARGUMENT.
+ * Source: peer cmd/buildkitd/config, main.go, main_oci_worker.go v0.32.2; reference 05. */
+#include "base/base.h"
+
+#define CONF_BUILDKIT_VERSION "v0.32.2" /* whose configuration and API this is */
+enum conf_tri { CONF_UNSET = 0, CONF_FALSE = 1, CONF_TRUE = 2 };
+struct conf_space {
+	int64_t bytes, percent; /* both 0: unset */
+};
+struct conf_keypair {
+	char *key, *cert;
+};
+struct conf_registry {
+	char *name;
+	struct strvec mirrors, ca, tlsconfigdir;
+	enum conf_tri http, insecure;
+	VEC(struct conf_keypair) keypairs;
+};
+struct conf_gcpolicy {
+	bool all;
+	struct strvec filters;
+	int64_t keep_duration_ns;
+	struct conf_space keep_bytes /* deprecated */, reserved, max_used, min_free;
+};
+struct conf_worker { /* [worker.oci]; [worker.containerd] is read into one of its own and not acted upon */
+	enum conf_tri enabled, gc;
+	struct strvec labels;    /* "K=V", sorted by conf_finish */
+	struct strvec platforms; /* empty: detect */
+	char *snapshotter, *proxy_snapshotter_path, *binary, *cgroup_parent, *apparmor, *userremap;
+	bool rootless, no_process_sandbox, selinux;
+	int64_t max_parallelism; /* 0: unlimited */
+	struct conf_space gc_keep /* deprecated */, reserved, max_used, min_free;
+	VEC(struct conf_gcpolicy) gcpolicy;
+	char *network_mode, *cni_config_path, *cni_binary_path, *bridge_name, *bridge_subnet;
+	int64_t cni_pool_size;
+	char *address, *namespace_, *runtime_name, *runtime_path; /* containerd's only */
+};
+struct conf {
+	char *path;        /* the file it came from; NULL: none was there */
+	bool debug, trace; /* deprecated */
+	char *root;
+	struct strvec entitlements; /* "network.host", "security.insecure", "device" */
+	bool proxy_network;
+	char *provenance_env_dir;
+	struct {
+		char *format, *level;
+	} log;
+	struct {
+		struct strvec address;
+		char *debug_address, *security_descriptor;
+		int64_t uid, gid; /* -1: unset (conf_finish: ours) */
+		struct {
+			char *cert, *key, *ca;
+		} tls;
+	} grpc;
+	struct {
+		char *socket_path;
+	} otel;
+	struct {
+		enum conf_tri disabled;
+		struct strvec spec_dirs, auto_allowed;
+	} cdi;
+	struct conf_worker oci, containerd;
+	VEC(struct conf_registry) registries;
+	struct {
+		struct strvec nameservers, options, search_domains;
+	} dns;
+	struct {
+		int64_t max_age_ns, max_entries;
+	} history; /* 0: default (conf_finish: 48h, 50) */
+	struct {
+		enum conf_tri dockerfile_enabled, gateway_enabled; /* unset: enabled */
+		struct strvec gateway_allowed;
+	} frontend;
+	struct {
+		int64_t platforms_max_age_ns, max_registry_concurrency;
+	} system; /* INT64_MIN: unset */
+	bool save_cache_debug;
+};
+
+/* ---- command line ---- */
+struct conf_flag_value {
+	const void *row; /* private */
+	char *value;
+};
+struct conf_args {
+	char *config_path; /* NULL: the default place */
+	bool help, version;
+	VEC(struct conf_flag_value) values; /* in order */
+};
+/* "--flag=value", "--flag value", bool flags also bare; environment variables of flags that were not given. */
+int conf_args_parse(int argc, char *const *argv, struct conf_args *ret, struct err *e);
+void conf_args_fini(struct conf_args *a);
+void conf_help(const char *program, struct buf *out);
+/* Exactly four words, "buildkitd github.com/moby/buildkit v0.32.2 <revision>": drivers count them. */
+void conf_version(const char *program, const char *revision, struct buf *out);
+
+/* ---- file ---- */
+/* path NULL: the default place (of this user when rootless). A missing file is an empty one; when it was asked for by
+ * name (explicit), with a warning. warnings: one line each, appended. conf_free what comes back. */
+int conf_load(const char *path, bool explicit, struct conf **ret, struct strvec *warnings, struct err *e);
+/* The same from text; name is used in messages. */
+int conf_parse(const char *text, size_t n, const char *name, struct conf **ret, struct strvec *warnings, struct err *e);
+int conf_apply_flags(struct conf *c, const struct conf_args *a, struct strvec *warnings, struct err *e);
+/* Fill in the defaults and check values against each other. Once, last. */
+int conf_finish(struct conf *c, struct strvec *warnings, struct err *e);
+void conf_free(struct conf *c);
+static inline void conf_freep(struct conf **c) { conf_free(*c); }
+#define _cleanup_conf_ __attribute__((cleanup(conf_freep)))
+/* The effective values as TOML-like lines "path = value" in table order; secrets are not in there. */
+void conf_dump(const struct conf *c, struct buf *out);
+/* Keys whose values differ and that cannot change without a restart: their paths are appended. */
+void conf_diff_restart(const struct conf *a, const struct conf *b, struct strvec *out);
+
+/* ---- derived ---- */
+bool conf_is_rootless_user(void); /* in a user namespace with $USER set and not root: paths of this user are used */
+const struct conf_registry *conf_registry_find(const struct conf *c, const char *host); /* NULL */
+/* The worker's policies, defaults where none are given; spaces in bytes of a file system of total_bytes (0: unknown). */
+struct conf_gc_rule {
+	bool all;
+	const char *const *filters; /* NULL-terminated, borrowed from c or static */
+	int64_t keep_duration_ns, reserved_bytes, max_used_bytes, min_free_bytes;
+};
+struct conf_gc_rules {
+	VEC(struct conf_gc_rule) v; /* empty: gc = false */
+};
+void conf_gc_rules(const struct conf_worker *w, int64_t total_bytes, struct conf_gc_rules *ret);
+int conf_parse_space(const char *s, struct conf_space *ret); /* "512MB" is 512 MiB, "10%", bytes; -1 */
+int conf_parse_duration(const char *s, int64_t *ret_ns);     /* "48h" or seconds; -1 */
+#endif
