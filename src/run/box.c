@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+enum { DELETE_TIMEOUT_MS = 20000 };
+
 static int write_file(const char *dir, const char *name, const void *p, size_t n, mode_t mode, struct err *e)
 {
 	_cleanup_free_ char *path = xasprintf("%s/%s", dir, name);
@@ -116,9 +118,24 @@ void box_prepare(struct loop_job *j)
 	prepare(b, &b->err);
 }
 
+/* The runtime removes its state when it ends by itself; one that had to be killed leaves it, and perhaps the container. */
+static void delete_left(const struct box *b)
+{
+	_cleanup_free_ char *state = xasprintf("%s/%s", b->facts->runtime_root, b->id);
+	_cleanup_strvec_ struct strvec argv = {0};
+	struct child_result r;
+	if (access(state, F_OK) < 0) return;
+	runtime_argv(b->facts, NULL, &argv);
+	strvec_add(&argv, "delete");
+	strvec_add(&argv, "--force");
+	strvec_add(&argv, b->id);
+	if (child_run(argv.v, NULL, NULL, DELETE_TIMEOUT_MS, &r, NULL) == 0) child_result_fini(&r);
+}
+
 void box_clean(struct loop_job *j)
 {
 	struct box *b = container_of(j, struct box, job);
+	if (b->bundle) delete_left(b);
 	cgroup_read(b->cgroup_wrapper, &b->exit);
 	cgroup_unwrap(b->cgroup_wrapper);
 	if (b->rootfd >= 0) stubs_remove(&b->stubs, b->rootfd);

@@ -117,9 +117,8 @@ static void watch_stop(struct run *r)
 	if (r->watch) uv_close((uv_handle_t *)take_ptr(r->watch), watch_closed);
 }
 
-static void maybe_free(struct run *r)
+static void run_free(struct run *r)
 {
-	if (!r->done || r->killer_running) return;
 	r->g->n_runs--;
 	free(r->box.bundle);
 	free(r->box.cgroup_wrapper);
@@ -151,7 +150,7 @@ static void finish(struct run *r)
 		engine_ns_give(r->g, take_ptr(r->box.netns));
 	}
 	r->ops.exited(r->user, &r->exit, err_is_set(&r->err) ? &r->err : NULL);
-	maybe_free(r);
+	run_free(r);
 	if (container) maybe_clean(container);
 }
 
@@ -179,7 +178,8 @@ static void clean(struct run *r)
 
 static void maybe_clean(struct run *r)
 {
-	if (r->state == DRAINING && (!r->io || run_stdio_has_ended(r->io)) && list_empty(&r->execs)) clean(r);
+	bool quiet = !r->io || run_stdio_has_ended(r->io);
+	if (r->state == DRAINING && quiet && list_empty(&r->execs) && !r->killer_running) clean(r);
 }
 
 static void stop_execs(struct run *r);
@@ -494,7 +494,7 @@ static void killer_exited(struct loop_child *c, int status, int term_signal)
 	struct run *r = container_of(c, struct run, killer);
 	(void)status, (void)term_signal;
 	r->killer_running = false;
-	maybe_free(r);
+	maybe_clean(r);
 }
 
 static void kill_by_runtime(struct run *r)

@@ -106,7 +106,7 @@ enum { RUN_EXIT_UNKNOWN = 255 }; /* the runtime itself failed in an unknown way 
 struct run_exit {
 	int code;    /* 0..255; 128+n for a signal n; meaningless when err is set */
 	bool oom;    /* the kernel killed something of it for memory */
-	bool killed; /* run_kill was called before it ended */
+	bool killed; /* run_kill was called before it ended: code may be anything then */
 	struct {     /* from the cgroup, zero when unknown */
 		uint64_t cpu_usec, cpu_user_usec, cpu_system_usec, memory_peak_bytes, io_read_bytes, io_write_bytes, pids_peak;
 	} usage;
