@@ -3,7 +3,7 @@
  * Each pattern is sorted once, when the set is made, into one of four kinds: equal to the path, a prefix of it (where it
  * ends in two stars), a suffix (where it starts with them), or a regular expression. Matching changes nothing, so a set
  * may be shared.
- * 1. A pattern that path.Match takes for valid but regexp does not compile is an error only when it is tried.
+ * 1. A pattern that passes the check of its syntax but that regexp does not compile is an error only when it is tried.
  * 2. A later pattern overrules an earlier one; an exception ('!') is looked at only when the path is matched so far. */
 #include "spec/pattern.h"
 #include "spec/internal.h"
@@ -66,11 +66,39 @@ static enum kind translate(const char *s, struct buf *re)
 	return kind;
 }
 
+/* Up to the next '*' that is not in a class. */
+static size_t chunk_len(const char *s)
+{
+	bool in_class = false;
+	size_t i = 0;
+	for (; s[i] && (s[i] != '*' || in_class); i++) {
+		if (s[i] == '\\' && s[i + 1])
+			i++;
+		else if (s[i] == '[' || s[i] == ']')
+			in_class = s[i] == '[';
+	}
+	return i;
+}
+
+/* patternmatcher takes what filepath.Match(pattern, ".") has no objection to, and that (unlike path.Match) looks at a
+ * pattern no further than up to the first stretch between stars that does not fit. */
+static int check_syntax(const char *pattern, struct err *e)
+{
+	for (int round = 0; round < 2; round++) {
+		pattern += strspn(pattern, "*");
+		_cleanup_free_ char *chunk = xstrndup(pattern, chunk_len(pattern));
+		int r = *chunk ? spec_path_match(chunk, round ? "" : ".", e) : 0;
+		if (r <= 0) return r;
+		pattern += strlen(chunk);
+	}
+	return 0;
+}
+
 static int pattern_init(struct pattern *p, char *text, bool exclusion, struct err *e)
 {
 	_cleanup_free_ char *owned = text;
 	_cleanup_buf_ struct buf re = BUF_INIT;
-	if (spec_path_match(text, ".", e) < 0) return -1;
+	if (check_syntax(text, e) < 0) return -1;
 	*p = (struct pattern){.kind = translate(text, &re), .exclusion = exclusion, .n = strlen(text)};
 	if (p->kind == REGEX) {
 		p->re = spec_regex_new(buf_str(&re));
@@ -135,6 +163,7 @@ static bool match_above(const struct pattern *p, const char *path)
 	_cleanup_free_ char *s = xstrdup(path);
 	char *last = strrchr(s, '/');
 	if (!last) return false;
+	if (last == s) return match_one(p, "") > 0 || match_one(p, "/") > 0; /* as Go splits "/" */
 	*last = 0;
 	for (char *slash = s;; slash++) {
 		slash = strchr(slash, '/');

@@ -60,7 +60,7 @@ static int parse(const char *s, double base, int64_t *ret, struct err *e)
 	char suffix[4] = "";
 	const char *sfx = s + num_n;
 	if (s[num_n - 1] == ' ') num_n--;
-	double v;
+	double v = 0;
 	if (number_parse(s, num_n, &v, e) < 0) return -1;
 	if (v < 0) return err_set(e, SPEC_BAD, "invalid size: '%s'", s);
 	if (strlen(sfx) > 3) return err_set(e, SPEC_BAD, "invalid suffix: '%s'", sfx);

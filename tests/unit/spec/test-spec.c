@@ -262,6 +262,7 @@ static void test_pattern(void **state)
 	golden("glob.jsonl", 40, glob_case);
 	golden("patternmatch.jsonl", 200, pattern_case);
 	golden("patternodd.jsonl", 70, odd_case);
+	golden("patternrandom.jsonl", 300, pattern_case);
 	golden("dockerignore.jsonl", 12, ignorefile_case);
 	if (getenv("SPEC_DATA")) each(getenv("SPEC_DATA"), "patternmatch.jsonl", pattern_case);
 	/* time is pattern times path, also for patterns that a backtracking matcher dies of */
