@@ -575,8 +575,9 @@ int call_write_data(struct wire_call_ *c, struct wire_pipe *p, size_t n)
 
 /* ---- server: the trailers ---- */
 
-/* Builds grpc-status and its companions behind what v holds; the texts live in hold. */
-enum { DETAILS_MAX = 512 << 10, MESSAGE_MAX = 128 << 10 };
+/* grpc-status and its companions. nghttp2 takes no header field above 64 KiB and drops the connection over it; grpc-go takes
+ * more. So what goes to our own programs is kept below: details are left out, the largest first, then the text is cut. */
+enum { FIELD_MAX_OURS = 60 << 10, FIELD_MAX = 400 << 10 };
 
 struct trailer_text {
 	char code[16];
@@ -584,16 +585,41 @@ struct trailer_text {
 	struct buf details;
 };
 
-static void trailer_text_init(struct trailer_text *t, const struct err *status)
+static void drop_largest_detail(struct err *e)
 {
+	struct err_detail **at = &e->details;
+	for (struct err_detail **d = &e->details; *d; d = &(*d)->next)
+		if ((*d)->len > (*at)->len) at = d;
+	struct err one = {.details = *at};
+	*at = (*at)->next;
+	one.details->next = NULL;
+	err_fini(&one);
+}
+
+static void cut_percent_encoded(char *s, size_t max)
+{
+	if (strlen(s) <= max) return;
+	if (s[max - 1] == '%') max -= 1;
+	if (s[max - 2] == '%') max -= 2;
+	s[max] = 0;
+}
+
+static void trailer_text_init(struct trailer_text *t, struct wire_call_ *c)
+{
+	struct err *status = &c->trailer;
+	bool ours = str_starts(wire_call_header(&c->pub, "user-agent") ?: "", "slipway");
+	size_t max = ours ? FIELD_MAX_OURS : FIELD_MAX;
 	_cleanup_buf_ struct buf raw = BUF_INIT;
 	*t = (struct trailer_text){0};
 	snprintf(t->code, sizeof t->code, "%d", status->code);
 	t->msg = status_percent_encode(status->msg ? status->msg : "");
-	if (strlen(t->msg) > MESSAGE_MAX) t->msg[MESSAGE_MAX] = 0;
+	cut_percent_encoded(t->msg, max);
+	for (; status->details; drop_largest_detail(status)) {
+		buf_reset(&raw);
+		wire_status_pack(status, &raw);
+		if (raw.n <= max / 4 * 3) break;
+	}
 	if (!status->details) return;
-	wire_status_pack(status, &raw);
-	if (raw.n > DETAILS_MAX) return; /* would not fit a header list; the text goes alone */
 	base64_encode(&t->details, raw.p, raw.n);
 	while (t->details.n && t->details.p[t->details.n - 1] == '=') t->details.p[--t->details.n] = 0;
 }
@@ -611,7 +637,7 @@ static void submit_trailers(struct wire_call_ *c)
 {
 	struct trailer_text t;
 	nghttp2_nv v[3];
-	trailer_text_init(&t, &c->trailer);
+	trailer_text_init(&t, c);
 	nghttp2_submit_trailer(c->pub.conn->session, c->id, v, trailer_nv(&t, v));
 	free(t.msg);
 	buf_fini(&t.details);
@@ -624,7 +650,7 @@ static void submit_trailers_only(struct wire_call_ *c)
 	vec_push(&v, nv(":status", "200"));
 	vec_push(&v, nv("content-type", "application/grpc"));
 	for (size_t i = 0; i < c->reply.n; i++) vec_push(&v, nv(c->reply.v[i].key, c->reply.v[i].value));
-	trailer_text_init(&t, &c->trailer);
+	trailer_text_init(&t, c);
 	vec_grow(&v, v.n + 3);
 	v.n += trailer_nv(&t, v.v + v.n);
 	c->headers_sent = true;

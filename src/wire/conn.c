@@ -247,7 +247,10 @@ static int on_frame_send(nghttp2_session *s, const nghttp2_frame *f, void *user)
 	struct wire_call_ *call = call_at(s, f->hd.stream_id);
 	if (f->hd.type == NGHTTP2_GOAWAY && f->goaway.error_code && !err_is_set(&c->why))
 		err_set(&c->why, CODE_UNAVAILABLE, "http2: %s%s%s", status_reset_name(f->goaway.error_code),
-			c->hint[0] ? ": " : "", c->hint);
+			f->goaway.error_code == NGHTTP2_COMPRESSION_ERROR ? " (a header field of the peer above 64 KiB?)"
+			: c->hint[0]                                      ? ": "
+									  : "",
+			c->hint);
 	if (!c->handler || !call || f->hd.type != NGHTTP2_HEADERS || !(f->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
 	if (!nghttp2_session_get_stream_remote_close(s, call->id)) /* the client may stop sending */
 		nghttp2_submit_rst_stream(s, NGHTTP2_FLAG_NONE, call->id, NGHTTP2_NO_ERROR);
@@ -367,6 +370,7 @@ void wire_conn_feed(struct wire_conn *c, const uint8_t *b, size_t n)
 {
 	if (c->dead) return;
 	c->heard++;
+	if (!c->started) submit_settings(c); /* ahead of the acknowledgement of the peer's */
 	ssize_t rv = nghttp2_session_mem_recv(c->session, b, n);
 	if (rv == NGHTTP2_ERR_BAD_CLIENT_MAGIC)
 		conn_die(c, CODE_UNAVAILABLE, "http2: the peer does not speak HTTP/2");

@@ -19,9 +19,10 @@ enum {
 	WIRE_WINDOW_CONN = 4 << 20,   /* receive windows we offer */
 	WIRE_WINDOW_STREAM = 1 << 20, /* at least 65535 */
 	WIRE_MESSAGE_MAX = 16 << 20,  /* a received message, see wire_conn_set_max_message */
-	WIRE_HEADERS_MAX = 1 << 20,   /* header list of one call: BuildKit sends path lists in it */
-	WIRE_STREAMS_MAX = 1000,      /* calls that a peer may have open */
-	WIRE_HELD_MAX = 64 << 20,     /* delivered and not yet consumed, all calls of a connection */
+	WIRE_HEADERS_MAX =
+		1 << 20,          /* header list of one call (BuildKit sends path lists in it); nghttp2 takes 64 KiB a field */
+	WIRE_STREAMS_MAX = 1000,  /* calls that a peer may have open */
+	WIRE_HELD_MAX = 64 << 20, /* delivered and not yet consumed, all calls of a connection */
 	WIRE_PARTIAL_MAX = 256 << 20, /* unfinished messages, all calls of a connection */
 	WIRE_SEND_HIGH = 256 << 10,   /* stop sending above it, writable() comes below WIRE_SEND_LOW */
 	WIRE_SEND_LOW = 64 << 10,
