@@ -148,7 +148,7 @@ void json_bool(struct json_w *w, bool v)
 	buf_adds(w->out, v ? "true" : "false");
 }
 
-void json_null(struct json_w *w)
+void json_nil(struct json_w *w)
 {
 	value(w);
 	buf_adds(w->out, "null");

@@ -26,7 +26,7 @@ void json_strn(struct json_w *w, const char *s, size_t n);
 void json_int(struct json_w *w, int64_t v);
 void json_uint(struct json_w *w, uint64_t v);
 void json_bool(struct json_w *w, bool v);
-void json_null(struct json_w *w);
+void json_nil(struct json_w *w);
 void json_raw(struct json_w *w, const char *raw, size_t n);  /* already JSON, put as it is */
 void json_base64(struct json_w *w, const void *p, size_t n); /* a Go []byte */
 /* Key and value at once; the _omit forms write nothing for the zero value (Go's omitempty). */

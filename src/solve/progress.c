@@ -68,14 +68,14 @@ void prog_unref(struct prog_event *ev)
 	switch (ev->type) {
 	case PROG_VERTEX:
 		free(ev->vertex.name);
-		free(ev->vertex.error);
+		free((char *)ev->vertex.error);
 		free(ev->vertex.group_id);
 		free(ev->vertex.group_name);
 		strvec_fini(&ev->vertex.inputs);
 		break;
 	case PROG_STATUS:
-		free(ev->status.id);
-		free(ev->status.name);
+		free((char *)ev->status.id);
+		free((char *)ev->status.name);
 		break;
 	case PROG_LOG: free(ev->log.data); break;
 	case PROG_WARNING:

@@ -11,13 +11,13 @@ struct prog_vertex {
 	struct strvec inputs; /* digests */
 	struct timespec started, completed; /* 0: not set */
 	bool cached;
-	char *error;
+	const char *error; /* owned by the event */
 	char *group_id, *group_name;
 	bool group_weak;
 };
 struct prog_status {
 	char vertex[DIGEST_STR]; /* filled in by solve_status */
-	char *id, *name;
+	const char *id, *name; /* owned by the event */
 	int64_t current, total;
 	struct timespec timestamp, started, completed;
 };

@@ -15,7 +15,7 @@ static void publish(struct solve_node *n, struct prog_event *ev /* taken */)
 
 static struct prog_event *vertex_event(struct solve_node *n, bool started, bool completed, const char *error)
 {
-	struct prog_vertex v = {.name = n->name, .error = (char *)error, .cached = n->cached, .group_id = n->group_id,
+	struct prog_vertex v = {.name = n->name, .error = error, .cached = n->cached, .group_id = n->group_id,
 				.group_name = n->group_name, .group_weak = n->group_weak};
 	memcpy(v.digest, n->digest, sizeof v.digest);
 	for (size_t i = 0; i < n->n_in; i++) strvec_add(&v.inputs, n->in[i].node->digest);

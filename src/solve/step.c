@@ -5,6 +5,7 @@
  * was cancelled and may be wanted again later). */
 #include "solve/internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void solve_wake(struct solve_node *n)
@@ -219,12 +220,23 @@ static bool load(struct solve_node *n)
 	return wanted_results_done(n);
 }
 
+/* The step that failed first is named in the error: clients show its place in the source. */
+static void name_vertex(struct solve_node *n)
+{
+	static const char type[] = "github.com/moby/buildkit/errdefs.Vertex+json";
+	if (err_detail_find(&n->error, type)) return;
+	char json[128];
+	int len = snprintf(json, sizeof json, "{\"digest\":\"%s\"}", n->digest);
+	err_detail_push(&n->error, type, json, (size_t)len);
+}
+
 void solve_fail(struct solve_node *n, const struct err *e)
 {
 	if (n->exec == SOLVE_FAILED) return;
 	n->exec = SOLVE_FAILED;
 	n->keys_final = true;
 	err_copy(&n->error, e);
+	name_vertex(n);
 	if (n->findable) { /* invariant 5 */
 		map_del(&n->solver->nodes, n->key);
 		n->findable = false;

@@ -1,0 +1,341 @@
+/* The state machine of one request. FRONT: a frontend (in process, in a container, or the client itself by way of the bridge)
+ * makes a result; a definition in the request is a result at once. SOLVE: every reference is evaluated. SHIP: exporters. */
+#include "build/bridge.h"
+
+#include <string.h>
+
+static void advance_ship(struct build *b);
+
+/* ---- the end ---- */
+
+static void expire(void *arg);
+
+static void build_destroy(struct build *b)
+{
+	loop_timer_stop(&b->keep);
+	build_readers_drop(b);
+	if (b->front) front_run_cancel(b->front);
+	if (b->ship) ship_run_cancel(b->ship);
+	build_bridge_free(b->bridge);
+	result_fini(&b->result);
+	solve_build_free(b->solve);
+	for (size_t i = 0; i < b->graphs.n; i++) ops_graph_unref(b->graphs.v[i]);
+	vec_fini(&b->graphs);
+	for (size_t i = 0; i < b->events.n; i++) prog_unref(b->events.v[i]);
+	vec_fini(&b->events);
+	map_fini(&b->last_status);
+	list_del(&b->all);
+	arena_free(b->arena);
+	strvec_fini(&b->attrs);
+	err_fini(&b->error);
+	free(b->req);
+	free(b->ref);
+	free(b->session);
+	free(b->frontend);
+	free(b);
+}
+
+static void expire(void *arg) { build_destroy(arg); }
+
+/* What the build held is let go; its progress stays a while for late readers. */
+static void finish(struct build *b)
+{
+	struct engine *g = b->engine;
+	b->state = BUILD_DONE;
+	if (b->front) front_run_cancel(b->front);
+	b->front = NULL;
+	if (b->ship) ship_run_cancel(b->ship);
+	b->ship = NULL;
+	build_bridge_free(b->bridge);
+	b->bridge = NULL;
+	result_fini(&b->result);
+	solve_build_free(b->solve);
+	b->solve = NULL;
+	build_events_close(b);
+	db_flush(g->conf.db, NULL);
+	loop_timer_start(g->conf.env->loop, &b->keep, KEEP_MS, 0, expire, b);
+	if (g->on_idle && !engine_running(g)) g->on_idle(g->idle_arg);
+}
+
+static void fail(struct build *b, const struct err *e)
+{
+	if (b->replied) return;
+	b->replied = true;
+	struct build_reply r = b->reply;
+	struct err copy = ERR_INIT;
+	err_copy(&copy, e);
+	finish(b);
+	r.done(r.arg, NULL, &copy);
+	err_fini(&copy);
+}
+
+static void reply(struct build *b, const struct strvec *response)
+{
+	_cleanup_arena_ struct arena *a = arena_new(0);
+	Control__SolveResponse m = CONTROL__SOLVE_RESPONSE__INIT;
+	m.exporterresponse = arena_alloc(a, sizeof *m.exporterresponse * response->n);
+	for (size_t i = 0; i < response->n; i++) {
+		Control__SolveResponse__ExporterResponseEntry *en = arena_new_of(a, Control__SolveResponse__ExporterResponseEntry);
+		control__solve_response__exporter_response_entry__init(en);
+		const char *kv = response->v[i], *eq = strchr(kv, '=');
+		en->key = arena_strndup(a, kv, (size_t)(eq - kv));
+		en->value = arena_strdup(a, eq + 1);
+		m.exporterresponse[m.n_exporterresponse++] = en;
+	}
+	b->replied = true;
+	struct build_reply r = b->reply;
+	finish(b);
+	r.done(r.arg, &m.base, NULL);
+}
+
+void build_cancel(struct build *b)
+{
+	if (b->replied) return;
+	b->replied = true;
+	finish(b);
+}
+
+/* ---- SHIP ---- */
+
+static void shipped(void *arg, const struct strvec *response, const struct err *e)
+{
+	struct build *b = arg;
+	b->ship = NULL;
+	if (e)
+		fail(b, e);
+	else
+		reply(b, response);
+}
+
+static void advance_ship(struct build *b)
+{
+	b->state = BUILD_SHIP;
+	b->ship = ship_run_start(b, shipped, b);
+}
+
+/* ---- SOLVE ---- */
+
+static void ref_evaluated(void *arg, struct snap *result, const struct err *e)
+{
+	struct build *b = arg;
+	if (b->replied) return;
+	if (e) {
+		fail(b, e);
+		return;
+	}
+	if (--b->evaluating == 0) advance_ship(b);
+}
+
+static void advance_solve(struct build *b)
+{
+	b->state = BUILD_SOLVE;
+	b->evaluating = 1; /* ours, so that it cannot end within the loop */
+	for (size_t i = 0; i < b->result.refs.n; i++) {
+		if (!b->result.refs.v[i].ref) continue;
+		b->evaluating++;
+		ref_eval(b->result.refs.v[i].ref, ref_evaluated, b);
+	}
+	if (--b->evaluating == 0) advance_ship(b);
+}
+
+static void have_result(struct build *b, struct result *res, const struct err *e)
+{
+	if (b->replied) return;
+	if (e) {
+		fail(b, e);
+		return;
+	}
+	b->result = *res;
+	*res = (struct result){0};
+	advance_solve(b);
+}
+
+static void front_done(void *arg, struct result *res, const struct err *e)
+{
+	struct build *b = arg;
+	b->front = NULL;
+	have_result(b, res, e);
+}
+
+struct returned {
+	struct build *build;
+	struct result res;
+	struct err error;
+	bool failed;
+};
+
+static void after_return(void *arg)
+{
+	struct returned *r = arg;
+	/* The build may have been cancelled since, but it stays for KEEP_MS. */
+	have_result(r->build, &r->res, r->failed ? &r->error : NULL);
+	result_fini(&r->res);
+	err_fini(&r->error);
+	free(r);
+}
+
+/* The frontend gets the answer to its Return before the build goes on. */
+static void client_returned(struct bridge *br, struct result *res, const struct err *e)
+{
+	struct returned *r = xnew(struct returned);
+	r->build = br->build;
+	r->res = *res;
+	*res = (struct result){0};
+	r->failed = e != NULL;
+	if (e) err_copy(&r->error, e);
+	loop_post(br->build->engine->conf.env->loop, after_return, r);
+}
+
+/* ---- FRONT ---- */
+
+static void on_event(void *user, struct prog_event *ev) { build_event(user, ev); }
+
+size_t build_sessions(void *user, const char **ret, size_t max)
+{
+	const struct build *b = user;
+	if (!*b->session || !max) return 0;
+	ret[0] = b->session;
+	return 1;
+}
+
+const char *build_attr(const struct build *b, const char *key)
+{
+	size_t n = strlen(key);
+	for (size_t i = 0; i < b->attrs.n; i++)
+		if (!strncmp(b->attrs.v[i], key, n) && b->attrs.v[i][n] == '=') return b->attrs.v[i] + n + 1;
+	return NULL;
+}
+
+static int check_entitlements(const struct engine_conf *c, const Control__SolveRequest *req, struct err *e)
+{
+	for (size_t i = 0; i < req->n_entitlements; i++) {
+		const char *x = req->entitlements[i];
+		bool known = true, ok = false;
+		if (!strcmp(x, "network.host"))
+			ok = c->allow_network_host;
+		else if (!strcmp(x, "security.insecure"))
+			ok = c->allow_insecure;
+		else if (!strcmp(x, "device") || str_starts(x, "device="))
+			ok = c->allow_devices;
+		else
+			known = false;
+		if (!known) return err_set(e, CODE_UNKNOWN, "unknown entitlement %s", x);
+		if (!ok) return err_set(e, CODE_UNKNOWN, "granting entitlement %s is not allowed by build daemon configuration", x);
+	}
+	return 0;
+}
+
+static int check_version(int64_t v, struct err *e)
+{
+	if (v == 0 || v == 10 || v == 20 || v == 30) return 0;
+	if (v > 30)
+		return err_set(e, CODE_UNKNOWN, "unsupported compatibility-version %lld: upgrade buildkit (max supported: 30)", (long long)v);
+	return err_set(e, CODE_UNKNOWN, "unsupported compatibility-version %lld (supported: [10 20 30])", (long long)v);
+}
+
+static int check(struct engine *g, const Control__SolveRequest *req, struct err *e)
+{
+	struct build *old = engine_find(g, req->ref);
+	if (!*req->ref) return err_set(e, CODE_INVALID_ARGUMENT, "a build needs a ref");
+	if (old && old->state != BUILD_DONE) return err_set(e, CODE_UNKNOWN, "job ID %s exists", req->ref);
+	if (old) build_destroy(old);
+	if (check_version(req->compatibilityversion, e) < 0 || check_entitlements(&g->conf, req, e) < 0) return -1;
+	if (req->definition && req->definition->n_def && *req->frontend)
+		return err_set(e, CODE_UNKNOWN, "cannot solve with both Definition and Frontend specified");
+	return ship_check(req, e);
+}
+
+/* A copy of the request that lives as long as the build. */
+static struct build *build_new(struct engine *g, const Control__SolveRequest *req, struct build_reply r)
+{
+	struct build *b = xnew(struct build);
+	b->engine = g;
+	b->reply = r;
+	b->ref = xstrdup(req->ref);
+	b->session = xstrdup(req->session);
+	b->frontend = xstrdup(req->frontend);
+	b->internal = req->internal;
+	b->arena = arena_new(0);
+	b->req_len = protobuf_c_message_get_packed_size(&req->base);
+	b->req = xmalloc(b->req_len);
+	protobuf_c_message_pack(&req->base, b->req);
+	b->pb = wire_unpack_as(Control__SolveRequest, control__solve_request, b->req, b->req_len, b->arena, NULL);
+	ensure(b->pb);
+	for (size_t i = 0; i < req->n_frontendattrs; i++) strvec_addf(&b->attrs, "%s=%s", req->frontendattrs[i]->key, req->frontendattrs[i]->value);
+	list_init(&b->readers);
+	list_add_tail(&g->builds, &b->all);
+	static const struct solve_build_ops ops = {.event = on_event};
+	b->solve = solve_build_new(g->conf.env->solver, &ops, b);
+	return b;
+}
+
+static void start(void *arg)
+{
+	struct build *b = arg;
+	if (b->replied) return;
+	if (b->pb->definition && b->pb->definition->n_def) {
+		struct result res = {0};
+		struct result_ref x = {NULL, ref_new(b, b->pb->definition)};
+		vec_push(&res.refs, x);
+		have_result(b, &res, NULL);
+	} else if (*b->frontend) {
+		b->front = front_run_start(b, b->bridge, b->frontend, &b->attrs, front_done, b);
+	}
+	/* else: the client's frontend calls by the bridge and ends with Return */
+}
+
+struct build *build_start(struct engine *g, const Control__SolveRequest *req, struct build_reply r)
+{
+	struct err e = ERR_INIT;
+	if (check(g, req, &e) < 0) {
+		r.done(r.arg, NULL, &e);
+		err_fini(&e);
+		return NULL;
+	}
+	struct build *b = build_new(g, req, r);
+	b->bridge = build_bridge_new(b);
+	b->bridge->on_return = client_returned;
+	for (size_t i = 0; i < b->pb->n_frontendinputs; i++)
+		if (b->pb->frontendinputs[i]->value) bridge_add_input(b->bridge, b->pb->frontendinputs[i]->key, b->pb->frontendinputs[i]->value);
+	engine_build_came(g, b);
+	loop_post(g->conf.env->loop, start, b);
+	return b;
+}
+
+/* ---- errors ---- */
+
+static void add_source(const struct llb_graph *g, const struct llb_node *n, struct err *e)
+{
+	Pb__Location **loc;
+	size_t c = llb_graph_locations(g, n, &loc);
+	for (size_t i = 0; i < c; i++) {
+		if (loc[i]->sourceindex < 0 || (size_t)loc[i]->sourceindex >= g->source->n_infos) continue;
+		const Pb__SourceInfo *info = g->source->infos[loc[i]->sourceindex];
+		_cleanup_buf_ struct buf b = BUF_INIT;
+		struct json_w w = JSON_W(&b);
+		json_obj(&w);
+		json_key(&w, "info");
+		llb_json(&w, &info->base);
+		json_key(&w, "ranges");
+		json_arr(&w);
+		for (size_t k = 0; k < loc[i]->n_ranges; k++) llb_json(&w, &loc[i]->ranges[k]->base);
+		json_arr_end(&w);
+		json_obj_end(&w);
+		err_detail_add(e, "github.com/moby/buildkit/errdefs.Source+json", b.p, b.n);
+	}
+}
+
+void build_error_details(struct build *b, struct err *e)
+{
+	static const char type[] = "github.com/moby/buildkit/errdefs.Vertex+json";
+	const struct err_detail *d = err_detail_find(e, type);
+	if (!d || err_detail_find(e, "github.com/moby/buildkit/errdefs.Source+json")) return;
+	for (size_t i = 0; i < b->graphs.n; i++) {
+		const struct llb_graph *g = b->graphs.v[i]->graph;
+		for (size_t k = 0; g->source && k < g->n_nodes; k++) {
+			if (!memmem(d->data, d->len, g->nodes[k].digest, strlen(g->nodes[k].digest))) continue;
+			add_source(g, &g->nodes[k], e);
+			return;
+		}
+	}
+}

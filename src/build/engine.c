@@ -1,0 +1,164 @@
+/* The engine: which builds there are, who waits for one, the worker as the API shows it. */
+#include "build/internal.h"
+
+#include <string.h>
+
+struct build_wait {
+	struct engine *engine;
+	char *ref;
+	struct loop_timer timer;
+	struct list link;
+	bool found, cancelled;
+	void (*done)(void *arg, struct bridge *b, const struct err *e);
+	void *arg;
+};
+
+static struct solve_node *load_nested(void *user, const Pb__Definition *def, size_t *ret_output, struct err *e)
+{
+	return NULL;
+}
+
+struct engine *engine_new(const struct engine_conf *conf)
+{
+	struct engine *g = xnew(struct engine);
+	g->conf = *conf;
+	g->conf.env->build_sessions = build_sessions;
+	g->conf.env->load_nested = load_nested;
+	list_init(&g->builds);
+	list_init(&g->waits);
+	list_init(&g->reader_waits);
+	return g;
+}
+
+void engine_free(struct engine *g) { free(g); }
+
+size_t engine_running(const struct engine *g)
+{
+	size_t n = 0;
+	for (const struct list *i = g->builds.next; i != &g->builds; i = i->next) n += container_of(i, struct build, all)->state != BUILD_DONE;
+	return n;
+}
+
+void engine_on_idle(struct engine *g, void (*fn)(void *arg), void *arg)
+{
+	g->on_idle = fn;
+	g->idle_arg = arg;
+}
+
+const struct engine_conf *engine_conf(const struct engine *g) { return &g->conf; }
+
+struct build *engine_find(struct engine *g, const char *ref)
+{
+	LIST_EACH(&g->builds, struct build, b, all)
+	{
+		if (!strcmp(b->ref, ref)) return b;
+	}
+	return NULL;
+}
+
+/* ---- waiting for the bridge of a build ---- */
+
+static void wait_free(struct build_wait *w)
+{
+	list_del(&w->link);
+	loop_timer_stop(&w->timer);
+	free(w->ref);
+	free(w);
+}
+
+static void wait_answer(void *arg)
+{
+	struct build_wait *w = arg;
+	struct err e = ERR_INIT;
+	struct build *b = engine_find(w->engine, w->ref);
+	struct bridge *bridge = b && b->state == BUILD_FRONT ? b->bridge : NULL;
+	if (b && b->bridge && b->state != BUILD_DONE) bridge = b->bridge;
+	if (!bridge) err_set(&e, CODE_NOT_FOUND, "no such job %s", w->ref);
+	w->done(w->arg, bridge, bridge ? NULL : &e);
+	err_fini(&e);
+	wait_free(w);
+}
+
+struct build_wait *build_bridge_wait(struct engine *g, const char *ref, void (*done)(void *arg, struct bridge *b, const struct err *e), void *arg)
+{
+	struct build_wait *w = xnew(struct build_wait);
+	struct build *b = engine_find(g, ref);
+	w->engine = g;
+	w->ref = xstrdup(ref);
+	w->done = done;
+	w->arg = arg;
+	list_add_tail(&g->waits, &w->link);
+	loop_timer_start(g->conf.env->loop, &w->timer, b && b->bridge ? 0 : BRIDGE_WAIT_MS, 0, wait_answer, w);
+	return w;
+}
+
+void build_wait_cancel(struct build_wait *w) { wait_free(w); }
+
+void engine_build_came(struct engine *g, struct build *b)
+{
+	build_readers_attach(g, b);
+	if (!b->bridge) return;
+	LIST_EACH(&g->waits, struct build_wait, w, link)
+	{
+		if (!strcmp(w->ref, b->ref)) loop_timer_start(g->conf.env->loop, &w->timer, 0, 0, wait_answer, w);
+	}
+}
+
+/* ---- the worker ---- */
+
+static Types__WorkerRecord__LabelsEntry *label(struct arena *a, const char *kv)
+{
+	Types__WorkerRecord__LabelsEntry *m = arena_new_of(a, Types__WorkerRecord__LabelsEntry);
+	types__worker_record__labels_entry__init(m);
+	const char *eq = strchr(kv, '=');
+	m->key = arena_strndup(a, kv, eq ? (size_t)(eq - kv) : strlen(kv));
+	m->value = arena_strdup(a, eq ? eq + 1 : "");
+	return m;
+}
+
+static Types__BuildkitVersion *version(const struct engine_conf *c, struct arena *a)
+{
+	Types__BuildkitVersion *v = arena_new_of(a, Types__BuildkitVersion);
+	types__buildkit_version__init(v);
+	v->package = "github.com/moby/buildkit";
+	v->version = c->version;
+	v->revision = c->revision;
+	v->dockerfileversion = c->dockerfile_version;
+	return v;
+}
+
+Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief)
+{
+	const struct engine_conf *c = &g->conf;
+	Types__WorkerRecord *w = arena_new_of(a, Types__WorkerRecord);
+	types__worker_record__init(w);
+	w->id = c->worker_id;
+	w->labels = arena_alloc(a, sizeof *w->labels * c->labels->n);
+	for (size_t i = 0; i < c->labels->n; i++) w->labels[w->n_labels++] = label(a, c->labels->v[i]);
+	w->platforms = arena_alloc(a, sizeof *w->platforms * c->n_platforms);
+	for (size_t i = 0; i < c->n_platforms; i++) w->platforms[w->n_platforms++] = llb_platform(a, &c->platforms[i]);
+	if (!brief) w->buildkitversion = version(c, a);
+	return w;
+}
+
+void engine_list_workers(struct engine *g, const Control__ListWorkersRequest *req, struct build_reply r)
+{
+	_cleanup_arena_ struct arena *a = arena_new(0);
+	Control__ListWorkersResponse m = CONTROL__LIST_WORKERS_RESPONSE__INIT;
+	Types__WorkerRecord *w = engine_worker(g, a, false);
+	m.n_record = 1;
+	m.record = &w;
+	for (size_t i = 0; i < req->n_filter; i++) { /* "id==X": the only selector that clients use; no match, no record */
+		const char *f = req->filter[i];
+		if (str_starts(f, "id==") && strcmp(f + 4, w->id)) m.n_record = 0;
+	}
+	r.done(r.arg, &m.base, NULL);
+}
+
+void engine_info(struct engine *g, struct build_reply r)
+{
+	_cleanup_arena_ struct arena *a = arena_new(0);
+	Control__InfoResponse m = CONTROL__INFO_RESPONSE__INIT;
+	m.buildkitversion = version(&g->conf, a);
+	r.done(r.arg, &m.base, NULL);
+}

@@ -1,0 +1,144 @@
+#ifndef BUILD_INTERNAL_H
+#define BUILD_INTERNAL_H
+#include "build/build.h"
+
+enum { STATUS_WAIT_MS = 6000, BRIDGE_WAIT_MS = 3000, KEEP_MS = 10000 };
+
+struct ref_wait {
+	void (*fn)(void *arg, struct snap *result, const struct err *e);
+	void *arg;
+};
+/* A lazy reference: a definition, loaded when first needed. The id is what frontends know it by. */
+struct ref {
+	char id[ID_STR];
+	struct build *build;
+	uint8_t *def; /* packed pb.Definition; NULL with len 0: scratch */
+	size_t def_len;
+	struct ops_graph *graph;
+	struct solve_node *node;
+	size_t output;
+	struct solve_waiter *waiter;
+	bool done, failed, scratch;
+	struct snap *result; /* once done; NULL is scratch */
+	struct err error;
+	VEC(struct ref_wait) waits;
+	unsigned refs;
+};
+struct ref *ref_new(struct build *b, const Pb__Definition *def /* NULL: scratch */);
+struct ref *ref_hold(struct ref *r);
+void ref_drop(struct ref *r);
+/* Evaluate: fn is called once, later. Loading errors come by it too. */
+void ref_eval(struct ref *r, void (*fn)(void *arg, struct snap *result, const struct err *e), void *arg);
+void ref_eval_forget(struct ref *r, void *arg); /* waits with this arg are not called any more */
+/* Load without evaluating: for Evaluate-time errors. */
+int ref_load(struct ref *r, struct err *e);
+
+/* What a frontend returned: references by platform, or one; metadata. */
+struct result_ref {
+	char *key; /* platform id; NULL: the single one */
+	struct ref *ref; /* NULL: no reference */
+};
+struct result_meta {
+	char *key;
+	uint8_t *data;
+	size_t len;
+};
+struct result {
+	VEC(struct result_ref) refs;
+	VEC(struct result_meta) meta;
+	bool is_map;
+};
+void result_fini(struct result *r);
+void result_copy(struct result *dst, const struct result *src);
+const struct result_meta *result_meta_find(const struct result *r, const char *key);
+void result_meta_set(struct result *r, const char *key, const void *p, size_t n);
+
+/* Answers to one frontend: the references it may name, its inputs, where its Return goes. */
+struct bridge {
+	struct build *build;
+	struct map refs; /* id -> struct ref * (held) */
+	struct map inputs; /* name -> struct packed * */
+	bool returned, gone;
+	void (*on_return)(struct bridge *b, struct result *res /* taken */, const struct err *e);
+	void *on_return_arg;
+	struct list calls; /* struct bridge_call: under way */
+};
+struct bridge *build_bridge_new(struct build *b);
+void build_bridge_free(struct bridge *b); /* calls under way are answered CANCELLED */
+struct ref *bridge_add(struct bridge *b, struct ref *r /* held by the bridge from here on */);
+
+enum build_state { BUILD_FRONT, BUILD_SOLVE, BUILD_SHIP, BUILD_DONE };
+
+struct build {
+	struct engine *engine;
+	char *ref;
+	char *session;
+	char *frontend;
+	struct strvec attrs; /* "k=v" */
+	enum build_state state;
+	struct solve_build *solve;
+	struct bridge *bridge; /* of a client-side or in-process frontend */
+	struct result result;
+	size_t at; /* of refs being evaluated */
+	struct build_reply reply;
+	bool replied, internal;
+	struct list all;
+	struct loop_timer keep;
+	uint8_t *req; /* packed request */
+	size_t req_len;
+	struct arena *arena;
+	Control__SolveRequest *pb; /* in arena */
+	struct front_run *front;
+	struct ship_run_all *ship;
+	size_t evaluating;
+	struct err error;
+
+	VEC(struct prog_event *) events;
+	struct map last_status; /* vertex + id -> index + 1 into events */
+	bool events_closed;
+	struct list readers;
+	VEC(struct ops_graph *) graphs; /* for source maps of errors */
+};
+
+struct engine {
+	struct engine_conf conf;
+	struct list builds;
+	struct list waits, reader_waits; /* for a build that is to come */
+	void (*on_idle)(void *arg);
+	void *idle_arg;
+};
+
+struct build *engine_find(struct engine *g, const char *ref);
+void engine_build_came(struct engine *g, struct build *b);
+Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief);
+
+/* progress.c */
+void build_event(struct build *b, struct prog_event *ev); /* borrowed */
+void build_events_close(struct build *b);
+void build_readers_attach(struct engine *g, struct build *b);
+void build_readers_drop(struct build *b);
+/* A vertex of the build's own: "load metadata", "exporting to image". digest is sha256 of id. */
+struct build_vertex {
+	struct build *build;
+	struct prog_vertex v;
+};
+struct build_vertex *build_vertex_start(struct build *b, const char *id, const char *name);
+void build_vertex_status(struct build_vertex *v, const struct prog_status *s);
+void build_vertex_log(struct build_vertex *v, int stream, const char *text);
+void build_vertex_end(struct build_vertex *v, const struct err *e); /* frees */
+
+/* front_run.c: in-process frontends */
+struct front_run *front_run_start(struct build *b, struct bridge *parent, const char *frontend, const struct strvec *opts,
+				  void (*done)(void *arg, struct result *res /* taken */, const struct err *e), void *arg);
+void front_run_cancel(struct front_run *f); /* done is not called any more */
+
+/* Add typed details to an error that a client will see: the vertex's source location, the frontend. */
+void build_error_details(struct build *b, struct err *e);
+const char *build_attr(const struct build *b, const char *key);
+size_t build_sessions(void *user, const char **ret, size_t max);
+
+/* ship_run.c: exporters one after the other; done with the response map ("k=v" lists) */
+struct ship_run_all *ship_run_start(struct build *b, void (*done)(void *arg, const struct strvec *response, const struct err *e), void *arg);
+void ship_run_cancel(struct ship_run_all *s);
+int ship_check(const Control__SolveRequest *req, struct err *e); /* exporters and their attributes, before anything runs */
+#endif

@@ -1,0 +1,182 @@
+/* The exporters of a build, one after the other, each in a vertex of its own; what they answer is merged. */
+#include "build/internal.h"
+#include "ship/ship.h"
+
+#include <string.h>
+
+struct ship_run_all {
+	struct build *build;
+	size_t at;
+	struct ship_run *current;
+	struct build_vertex *vertex;
+	struct strvec response;
+	bool cancelled;
+	void (*done)(void *arg, const struct strvec *response, const struct err *e);
+	void *arg;
+};
+
+/* Deprecated fields count when there is no list. */
+static size_t exporter_count(const Control__SolveRequest *r) { return r->n_exporters ? r->n_exporters : *r->exporterdeprecated != 0; }
+
+static const char *exporter_type(const Control__SolveRequest *r, size_t i)
+{
+	return r->n_exporters ? r->exporters[i]->type : r->exporterdeprecated;
+}
+
+static struct ship_kv *exporter_attrs(const Control__SolveRequest *r, size_t i, size_t *ret_n)
+{
+	size_t n = r->n_exporters ? r->exporters[i]->n_attrs : r->n_exporterattrsdeprecated;
+	struct ship_kv *kv = xcalloc(n + 1, sizeof *kv);
+	bool has_epoch = false;
+	for (size_t k = 0; k < n; k++) {
+		if (r->n_exporters)
+			kv[k] = (struct ship_kv){r->exporters[i]->attrs[k]->key, r->exporters[i]->attrs[k]->value};
+		else
+			kv[k] = (struct ship_kv){r->exporterattrsdeprecated[k]->key, r->exporterattrsdeprecated[k]->value};
+		has_epoch |= !strcmp(kv[k].key, "source-date-epoch");
+	}
+	for (size_t k = 0; !has_epoch && k < r->n_frontendattrs; k++) {
+		char *end;
+		const char *v = r->frontendattrs[k]->value;
+		if (strcmp(r->frontendattrs[k]->key, "build-arg:SOURCE_DATE_EPOCH") || !*v) continue;
+		strtoll(v, &end, 10);
+		if (!*end) kv[n++] = (struct ship_kv){"source-date-epoch", v};
+		break;
+	}
+	*ret_n = n;
+	return kv;
+}
+
+int ship_check(const Control__SolveRequest *req, struct err *e)
+{
+	for (size_t i = 0; i < exporter_count(req); i++) {
+		size_t n;
+		struct ship_kv *kv = exporter_attrs(req, i, &n);
+		int r = ship_check_exporter(exporter_type(req, i), kv, n, e);
+		free(kv);
+		if (r < 0) return -1;
+	}
+	return 0;
+}
+
+static void next(struct ship_run_all *s);
+
+static void add_response(struct strvec *to, const struct strvec *from)
+{
+	for (size_t i = 0; i < from->n; i++) {
+		const char *eq = strchr(from->v[i], '=');
+		_cleanup_free_ char *k = xstrndup(from->v[i], (size_t)(eq - from->v[i]));
+		strvec_env_set(to, k, eq + 1);
+	}
+}
+
+static void finish(struct ship_run_all *s, const struct err *e)
+{
+	if (!s->cancelled) s->done(s->arg, &s->response, e);
+	strvec_fini(&s->response);
+	free(s);
+}
+
+static void exported(void *arg, const struct strvec *response, const struct err *e)
+{
+	struct ship_run_all *s = arg;
+	s->current = NULL;
+	if (s->cancelled) {
+		finish(s, NULL);
+		return;
+	}
+	build_vertex_end(s->vertex, e);
+	s->vertex = NULL;
+	if (e) {
+		finish(s, e);
+		return;
+	}
+	add_response(&s->response, response);
+	s->at++;
+	next(s);
+}
+
+static void status(void *arg, const struct prog_status *st)
+{
+	struct ship_run_all *s = arg;
+	if (s->vertex) build_vertex_status(s->vertex, st);
+}
+
+static void start(struct ship_run_all *s)
+{
+	struct build *b = s->build;
+	const char *type = exporter_type(b->pb, s->at), *sessions[OPS_SESSIONS_MAX];
+	_cleanup_free_ char *id = xasprintf("%s-export-%zu", b->session, s->at);
+	s->vertex = build_vertex_start(b, id, ship_vertex_name(type));
+	size_t n = b->result.refs.n;
+	struct ship_ref *refs = xcalloc(n, sizeof *refs);
+	for (size_t i = 0; i < n; i++) {
+		const struct result_ref *r = &b->result.refs.v[i];
+		refs[i] = (struct ship_ref){r->key, r->ref ? r->ref->result : NULL};
+	}
+	struct ship_meta *meta = xcalloc(b->result.meta.n, sizeof *meta);
+	for (size_t i = 0; i < b->result.meta.n; i++)
+		meta[i] = (struct ship_meta){b->result.meta.v[i].key, b->result.meta.v[i].data, b->result.meta.v[i].len};
+	struct ship_req req = {.env = b->engine->conf.env, .type = type, .index = (unsigned)s->at, .refs = refs, .n_refs = n,
+			       .is_map = b->result.is_map, .meta = meta, .n_meta = b->result.meta.n, .sessions = sessions,
+			       .compatibility_version = b->pb->compatibilityversion, .status = status, .done = exported, .arg = s};
+	req.n_sessions = build_sessions(b, sessions, OPS_SESSIONS_MAX);
+	struct ship_kv *kv = exporter_attrs(b->pb, s->at, &req.n_attrs);
+	req.attrs = kv;
+	s->current = ship_start(&req);
+	free(kv);
+	free(refs);
+	free(meta);
+}
+
+static void frontend_keys(struct ship_run_all *s)
+{
+	for (size_t i = 0; i < s->build->result.meta.n; i++) {
+		const struct result_meta *m = &s->build->result.meta.v[i];
+		if (!str_starts(m->key, "frontend.")) continue;
+		_cleanup_free_ char *v = xstrndup((const char *)m->data, m->len);
+		strvec_env_set(&s->response, m->key, v);
+	}
+}
+
+static void next(struct ship_run_all *s)
+{
+	if (s->at < exporter_count(s->build->pb)) {
+		start(s);
+		return;
+	}
+	frontend_keys(s);
+	finish(s, NULL);
+}
+
+static void begin(void *arg)
+{
+	struct ship_run_all *s = arg;
+	if (s->cancelled)
+		finish(s, NULL);
+	else
+		next(s);
+}
+
+struct ship_run_all *ship_run_start(struct build *b, void (*done)(void *arg, const struct strvec *response, const struct err *e), void *arg)
+{
+	struct ship_run_all *s = xnew(struct ship_run_all);
+	s->build = b;
+	s->done = done;
+	s->arg = arg;
+	loop_post(b->engine->conf.env->loop, begin, s);
+	return s;
+}
+
+void ship_run_cancel(struct ship_run_all *s)
+{
+	s->cancelled = true;
+	if (s->vertex) {
+		struct err e = ERR_INIT;
+		err_set(&e, CODE_CANCELLED, "context canceled");
+		build_vertex_end(s->vertex, &e);
+		s->vertex = NULL;
+		err_fini(&e);
+	}
+	if (s->current) ship_cancel(s->current);
+}

@@ -1,0 +1,259 @@
+/* Wiring: what is opened, in which order, and closed in the reverse one. */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/utsname.h>
+
+enum { TRIM_EVERY_MS = 30000, TRIM_IDLE_MS = 60000 };
+
+/* ---- the root: one daemon at a time ---- */
+
+static int lock_root(struct daemon *d, struct err *e)
+{
+	_cleanup_free_ char *path = xasprintf("%s/lock", d->dir);
+	static const char *const sub[] = {"index", "exec", "runtime", "tmp"};
+	if (path_mkdirs(d->conf->root, 0711, e) < 0 || path_mkdirs(d->dir, 0711, e) < 0) return -1;
+	for (size_t i = 0; i < array_len(sub); i++) {
+		_cleanup_free_ char *dir = xasprintf("%s/%s", d->dir, sub[i]);
+		if (path_mkdirs(dir, 0711, e) < 0) return -1;
+	}
+	d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (d->lock_fd < 0) return err_sys(e, errno, "open %s", path);
+	if (flock(d->lock_fd, LOCK_EX | LOCK_NB) < 0)
+		return err_set(e, CODE_FAILED_PRECONDITION, "could not lock %s, another instance is using it", path);
+	return 0;
+}
+
+/* What a killed daemon left of running steps: their mounts ended with its namespace. */
+static int clean_exec(struct daemon *d, struct err *e)
+{
+	_cleanup_close_ int dir = open(d->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0) return err_sys(e, errno, "open %s", d->dir);
+	if (path_remove_all(dir, "exec", e) < 0) return -1;
+	_cleanup_free_ char *path = xasprintf("%s/exec", d->dir);
+	return path_mkdirs(path, 0711, e);
+}
+
+static int load_worker_id(struct daemon *d, struct err *e)
+{
+	int r = db_meta_get(d->db, "worker-id", &d->worker_id, e);
+	if (r != 0) return r < 0 ? -1 : 0;
+	d->worker_id = xmalloc(ID_STR);
+	id_new(d->worker_id);
+	return db_meta_set(d->db, "worker-id", d->worker_id, e);
+}
+
+/* ---- configuration to values ---- */
+
+static enum reg_tri tri(enum conf_tri t) { return t == CONF_TRUE ? REG_YES : t == CONF_FALSE ? REG_NO : REG_UNSET; }
+
+struct reg_config *daemon_registries(const struct conf *c)
+{
+	struct reg_host_conf *hosts = xcalloc(c->registries.n, sizeof *hosts);
+	struct reg_keypair **pairs = xcalloc(c->registries.n, sizeof *pairs);
+	for (size_t i = 0; i < c->registries.n; i++) {
+		const struct conf_registry *r = &c->registries.v[i];
+		pairs[i] = xcalloc(r->keypairs.n, sizeof **pairs);
+		for (size_t k = 0; k < r->keypairs.n; k++) pairs[i][k] = (struct reg_keypair){r->keypairs.v[k].key, r->keypairs.v[k].cert};
+		hosts[i] = (struct reg_host_conf){.name = r->name, .mirrors = r->mirrors.v, .mirror_count = r->mirrors.n, .http = tri(r->http),
+						  .insecure = tri(r->insecure), .ca = r->ca.v, .ca_count = r->ca.n, .keypairs = pairs[i],
+						  .keypair_count = r->keypairs.n, .tls_config_dirs = r->tlsconfigdir.v,
+						  .tls_config_dir_count = r->tlsconfigdir.n};
+	}
+	struct reg_config *config = reg_config_new(hosts, c->registries.n);
+	for (size_t i = 0; i < c->registries.n; i++) free(pairs[i]);
+	free(pairs);
+	free(hosts);
+	return config;
+}
+
+static void add_platforms(struct daemon *d)
+{
+	spec_platform_host(vec_add(&d->platforms));
+	for (size_t i = 0; i < d->conf->oci.platforms.n; i++) {
+		struct spec_platform p;
+		if (spec_platform_parse_normal(d->conf->oci.platforms.v[i], &p, NULL) < 0) continue;
+		if (i == 0) {
+			spec_platform_fini(&d->platforms.v[0]);
+			d->platforms.v[0] = p;
+		} else {
+			vec_push(&d->platforms, p);
+		}
+	}
+	if (!d->conf->oci.platforms.n && !strcmp(d->platforms.v[0].arch, "amd64")) { /* what this kernel also runs */
+		struct spec_platform p;
+		if (spec_platform_parse_normal("linux/386", &p, NULL) >= 0) vec_push(&d->platforms, p);
+	}
+}
+
+static void add_label(struct daemon *d, const char *key, const char *value)
+{
+	_cleanup_free_ char *full = xasprintf("org.mobyproject.buildkit.worker.%s", key);
+	strvec_env_set(&d->labels, full, value);
+}
+
+static void add_labels(struct daemon *d)
+{
+	struct utsname u;
+	uname(&u);
+	add_label(d, "executor", "oci");
+	add_label(d, "snapshotter", snap_store_name(d->snaps));
+	add_label(d, "hostname", u.nodename);
+	add_label(d, "network", run_engine_network(d->run));
+	add_label(d, "oci.process-mode", d->conf->oci.no_process_sandbox ? "no-sandbox" : "sandbox");
+	add_label(d, "selinux.enabled", "false");
+	if (!str_empty(d->conf->oci.apparmor)) add_label(d, "apparmor.profile", d->conf->oci.apparmor);
+	for (size_t i = 0; i < d->conf->oci.labels.n; i++) {
+		const char *kv = d->conf->oci.labels.v[i], *eq = strchr(kv, '=');
+		_cleanup_free_ char *k = xstrndup(kv, eq ? (size_t)(eq - kv) : strlen(kv));
+		strvec_env_set(&d->labels, k, eq ? eq + 1 : "");
+	}
+}
+
+static const char *non_empty(const char *s) { return str_empty(s) ? NULL : s; }
+
+static int open_runtime(struct daemon *d, struct err *e)
+{
+	const struct conf *c = d->conf;
+	_cleanup_free_ char *state = xasprintf("%s/runtime", d->dir);
+	struct run_engine_conf rc = {
+		.state_dir = state,
+		.runtime = non_empty(c->oci.binary),
+		.net_mode = non_empty(c->oci.network_mode),
+		.cni_config_path = non_empty(c->oci.cni_config_path),
+		.cni_bin_dir = non_empty(c->oci.cni_binary_path),
+		.cni_pool_size = (unsigned)c->oci.cni_pool_size,
+		.bridge_name = non_empty(c->oci.bridge_name),
+		.bridge_subnet = non_empty(c->oci.bridge_subnet),
+		.dns_nameservers = c->dns.nameservers.v,
+		.n_dns_nameservers = c->dns.nameservers.n,
+		.dns_options = c->dns.options.v,
+		.n_dns_options = c->dns.options.n,
+		.dns_search = c->dns.search_domains.v,
+		.n_dns_search = c->dns.search_domains.n,
+		.rootless = c->oci.rootless,
+		.no_process_sandbox = c->oci.no_process_sandbox,
+		.apparmor = non_empty(c->oci.apparmor),
+		.cgroup_parent = non_empty(c->oci.cgroup_parent),
+	};
+	return run_engine_open(d->loop, &rc, &d->run, e);
+}
+
+static void snapshot_gone(void *arg, struct snap *sn)
+{
+	struct daemon *d = arg;
+	_cleanup_free_ char *index = ops_index_path(&d->env, sn->id);
+	unlink(index);
+}
+
+static void trim(void *arg)
+{
+	struct daemon *d = arg;
+	reg_client_trim(d->env.reg, TRIM_IDLE_MS);
+	if (!engine_running(d->engine)) malloc_trim(0);
+}
+
+static void serve_frontend(void *arg, struct bridge *b, int rfd, int wfd)
+{
+	struct daemon *d = arg;
+	struct err e = ERR_INIT;
+	if (!serve_bridge(d->serve, b, rfd, wfd, &e)) log_warn("frontend: %s", e.msg);
+	err_fini(&e);
+}
+
+static bool entitled(const struct conf *c, const char *name) { return strvec_find(&c->entitlements, name) >= 0; }
+
+static int open_stores(struct daemon *d, struct err *e)
+{
+	_cleanup_free_ char *db_path = xasprintf("%s/db.sqlite", d->dir);
+	struct snap_opts so = {.dir = d->dir, .mode = non_empty(d->conf->oci.snapshotter)};
+	if (str_eq(so.mode, "auto")) so.mode = NULL;
+	if (lock_root(d, e) < 0 || clean_exec(d, e) < 0 || db_open(d->loop, db_path, &d->db, e) < 0 || load_worker_id(d, e) < 0 ||
+	    blob_store_open(d->dir, &d->blobs, e) < 0 || snap_store_open(d->loop, d->db, &so, &d->snaps, e) < 0)
+		return -1;
+	snap_store_on_remove(d->snaps, snapshot_gone, d);
+	struct solver_conf sc = {d->loop, d->db, d->snaps, (size_t)max_of(d->conf->oci.max_parallelism, (int64_t)0)};
+	return solver_new(&sc, &d->solver, e);
+}
+
+int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
+{
+	d->conf = conf;
+	d->dir = xasprintf("%s/slipway", conf->root);
+	struct err ns = ERR_INIT;
+	if (run_enter_namespace(&ns) < 0) log_warn("%s", ns.msg);
+	err_fini(&ns);
+	d->env.reg = reg_client_new(); /* before any thread */
+	d->loop = loop_new();
+	if (open_stores(d, e) < 0 || open_runtime(d, e) < 0) return -1;
+	d->sessions = sess_manager_new(d->loop);
+	reg_pools_init(&d->pools, (size_t)max_of(conf->system.max_registry_concurrency, (int64_t)0));
+	d->env.loop = d->loop;
+	d->env.solver = d->solver;
+	d->env.snaps = d->snaps;
+	d->env.blobs = d->blobs;
+	d->env.run = d->run;
+	d->env.sessions = d->sessions;
+	d->env.reg_config = daemon_registries(conf);
+	d->env.reg_pools = &d->pools;
+	d->env.dir = d->dir;
+	spec_platform_host(&d->env.host);
+	add_platforms(d);
+	add_labels(d);
+	struct engine_conf ec = {
+		.db = d->db,
+		.env = &d->env,
+		.worker_id = d->worker_id,
+		.version = CONF_BUILDKIT_VERSION,
+		.revision = SLIPWAY_REVISION,
+		.dockerfile_version = "1.26.0",
+		.labels = &d->labels,
+		.platforms = d->platforms.v,
+		.n_platforms = d->platforms.n,
+		.allow_network_host = entitled(conf, "network.host"),
+		.allow_insecure = entitled(conf, "security.insecure"),
+		.allow_devices = entitled(conf, "device"),
+		.serve_bridge = serve_frontend,
+		.serve_arg = d,
+	};
+	d->engine = engine_new(&ec);
+	d->serve = serve_new(d->engine, d->sessions, d->blobs);
+	loop_timer_start(d->loop, &d->trim, TRIM_EVERY_MS, TRIM_EVERY_MS, trim, d);
+	return 0;
+}
+
+int daemon_listen(struct daemon *d, struct err *e)
+{
+	const struct conf *c = d->conf;
+	struct wire_tls tls = {non_empty(c->grpc.tls.ca), non_empty(c->grpc.tls.cert), non_empty(c->grpc.tls.key), NULL};
+	struct wire_listen_opts o = {.handler = serve_control(d->serve), .mode = 0660, .uid = (uid_t)c->grpc.uid, .gid = (gid_t)c->grpc.gid,
+				     .tls = tls.cert ? &tls : NULL};
+	for (size_t i = 0; i < c->grpc.address.n; i++) {
+		struct wire_listener *l;
+		const char *addr = c->grpc.address.v[i];
+		if (str_starts(addr, "unix://")) {
+			_cleanup_free_ char *dir = path_dir(addr + strlen("unix://"));
+			if (path_mkdirs(dir, 0711, e) < 0) return -1;
+		}
+		if (wire_listen(d->loop, addr, &o, &l, e) < 0) return err_wrap(e, "listen on %s", addr);
+		vec_push(&d->listeners, l);
+		log_info("running server on %s", wire_listener_addr(l));
+	}
+	return 0;
+}
+
+void daemon_close(struct daemon *d)
+{
+	for (size_t i = 0; i < d->listeners.n; i++) wire_listener_close(d->listeners.v[i]);
+	vec_fini(&d->listeners);
+	struct err e = ERR_INIT;
+	if (d->db && db_flush(d->db, &e) < 0) log_error("%s", e.msg);
+	err_fini(&e);
+	/* Builds that a second signal cut off hold references: the process ends, and what is on disk is whole at any moment. */
+	if (d->lock_fd >= 0) close(d->lock_fd);
+}

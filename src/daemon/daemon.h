@@ -1,0 +1,36 @@
+#ifndef DAEMON_DAEMON_H
+#define DAEMON_DAEMON_H
+/* The daemon's parts and their order of life. */
+#include "conf/conf.h"
+#include "serve/serve.h"
+
+struct daemon {
+	struct conf *conf;
+	struct loop *loop;
+	char *dir; /* <root>/slipway */
+	int lock_fd;
+	struct db *db;
+	struct blob_store *blobs;
+	struct snap_store *snaps;
+	struct solver *solver;
+	struct run_engine *run;
+	struct sess_manager *sessions;
+	struct reg_pools pools;
+	struct ops_env env;
+	struct engine *engine;
+	struct serve *serve;
+	VEC(struct wire_listener *) listeners;
+	struct strvec labels;
+	VEC(struct spec_platform) platforms;
+	char *worker_id;
+	bool stopping;
+	struct loop_timer trim;
+	uint64_t idle_exit_ms; /* 0: never */
+	struct loop_timer idle;
+};
+/* Takes conf. Opens everything below conf->root; blocks. */
+int daemon_open(struct daemon *d, struct conf *conf, struct err *e);
+int daemon_listen(struct daemon *d, struct err *e);
+void daemon_close(struct daemon *d); /* harmless on what is half open */
+struct reg_config *daemon_registries(const struct conf *c);
+#endif

@@ -1,0 +1,101 @@
+/* slipwayd, also called buildkitd: command line, configuration, signals. */
+#include "daemon/daemon.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static void stopped(void *arg)
+{
+	struct daemon *d = arg;
+	loop_stop(d->loop);
+}
+
+static void all_ended(void *arg)
+{
+	struct daemon *d = arg;
+	if (d->stopping) loop_post(d->loop, stopped, d);
+}
+
+/* First signal: take no more calls, let builds end. Second: go. */
+static void on_stop(void *arg, int signum)
+{
+	struct daemon *d = arg;
+	if (d->stopping) {
+		loop_stop(d->loop);
+		return;
+	}
+	d->stopping = true;
+	log_info("stopping server");
+	for (size_t i = 0; i < d->listeners.n; i++) wire_listener_close(d->listeners.v[i]);
+	vec_fini(&d->listeners);
+	engine_on_idle(d->engine, all_ended, d);
+	if (!engine_running(d->engine)) loop_stop(d->loop);
+}
+
+static int load_conf(const struct conf_args *args, struct conf **ret, struct err *e)
+{
+	_cleanup_strvec_ struct strvec warnings = {0};
+	_cleanup_conf_ struct conf *c = NULL;
+	if (conf_load(args->config_path, args->config_path != NULL, &c, &warnings, e) < 0 || conf_apply_flags(c, args, &warnings, e) < 0 ||
+	    conf_finish(c, &warnings, e) < 0)
+		return -1;
+	enum log_level level = c->trace ? LOG_TRACE : c->debug ? LOG_DEBUG : LOG_INFO;
+	if (c->log.level) log_level_parse(c->log.level, &level);
+	log_setup(level, str_eq(c->log.format, "json"));
+	for (size_t i = 0; i < warnings.n; i++) log_warn("%s", warnings.v[i]);
+	*ret = take_ptr(c);
+	return 0;
+}
+
+static int serve_until_stopped(struct conf *conf, struct err *e)
+{
+	struct daemon d = {.lock_fd = -1};
+	int r = -1;
+	if (daemon_open(&d, conf, e) >= 0 && daemon_listen(&d, e) >= 0) {
+		loop_on_signal(d.loop, SIGTERM, on_stop, &d);
+		loop_on_signal(d.loop, SIGINT, on_stop, &d);
+		loop_run(d.loop);
+		r = 0;
+	}
+	daemon_close(&d);
+	return r;
+}
+
+static void raise_file_limit(void)
+{
+	struct rlimit lim;
+	if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+		lim.rlim_cur = lim.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct err e = ERR_INIT;
+	struct conf_args args = {0};
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	const char *program = path_base(argv[0]);
+	signal(SIGPIPE, SIG_IGN);
+	raise_file_limit();
+	int r = conf_args_parse(argc, argv, &args, &e);
+	if (r >= 0 && (args.help || args.version)) {
+		if (args.help)
+			conf_help(program, &text);
+		else
+			conf_version("buildkitd", SLIPWAY_REVISION, &text);
+		fputs(buf_str(&text), stdout);
+		conf_args_fini(&args);
+		return 0;
+	}
+	struct conf *conf = NULL;
+	if (r >= 0) r = load_conf(&args, &conf, &e);
+	conf_args_fini(&args);
+	if (r >= 0) r = serve_until_stopped(conf, &e);
+	if (r < 0) fprintf(stderr, "%s: %s\n", program, e.msg);
+	err_fini(&e);
+	return r < 0;
+}

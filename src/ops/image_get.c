@@ -1,0 +1,98 @@
+/* Image metadata as one operation on the loop: admission to the registry, the job, the answer. */
+#include "ops/image_job.h"
+#include "ops/internal.h"
+
+#include <string.h>
+
+struct ops_image_get {
+	struct loop_job job;
+	struct loop_slot slot;
+	struct ops_env *env;
+	struct image_job_req req;
+	struct reg_io io;
+	struct reg_config *config;
+	struct ops_auth auth;
+	struct ops_image image;
+	struct err error;
+	bool started, refused;
+	void (*done)(void *arg, struct ops_image *image, const struct err *e);
+	void *arg;
+};
+
+static void work(struct loop_job *j)
+{
+	struct ops_image_get *g = container_of(j, struct ops_image_get, job);
+	image_job_fetch(&g->req, &g->image, &g->error);
+}
+
+static void finish(struct ops_image_get *g)
+{
+	loop_slot_release(&g->slot);
+	bool failed = err_is_set(&g->error);
+	g->done(g->arg, failed ? NULL : &g->image, failed ? &g->error : NULL);
+	if (!g->refused) {
+		reg_io_fini(&g->io);
+		reg_config_unref(g->config);
+		ops_auth_fini(&g->auth);
+	}
+	ops_image_fini(&g->image);
+	spec_ref_fini(&g->req.ref);
+	spec_platform_fini(&g->req.platform);
+	err_fini(&g->error);
+	free(g);
+}
+
+static void job_done(struct loop_job *j) { finish(container_of(j, struct ops_image_get, job)); }
+static void refused(void *arg) { finish(arg); }
+
+static void granted(struct loop_slot *s)
+{
+	struct ops_image_get *g = container_of(s, struct ops_image_get, slot);
+	g->started = true;
+	loop_job_start(g->env->loop, &g->job, LOOP_NET);
+}
+
+struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_req *req,
+				    void (*done)(void *arg, struct ops_image *image, const struct err *e), void *arg)
+{
+	struct ops_image_get *g = xnew(struct ops_image_get);
+	g->env = env;
+	g->done = done;
+	g->arg = arg;
+	list_init(&g->slot.link);
+	spec_platform_copy(&g->req.platform, req->platform);
+	if (spec_ref_parse_tagged(req->ref, &g->req.ref, &g->error) < 0) {
+		g->refused = true;
+		loop_post(env->loop, refused, g);
+		return g;
+	}
+	g->config = reg_config_ref(env->reg_config);
+	reg_io_init(&g->io, env->reg, g->config);
+	ops_auth_init(&g->auth, env, req->sessions, req->n_sessions);
+	g->io.cancelled = &g->job.cancelled;
+	g->io.auth = ops_auth_ask;
+	g->io.auth_ctx = &g->auth;
+	g->io.authority = ops_auth_authority(&g->auth);
+	g->req.blobs = env->blobs;
+	g->req.io = &g->io;
+	g->req.no_config = req->no_config;
+	g->job.work = work;
+	g->job.done = job_done;
+	g->slot.granted = granted;
+	loop_slot_want(reg_pools_get(&env->reg_pools[0], g->req.ref.domain, true), &g->slot);
+	return g;
+}
+
+void ops_image_get_cancel(struct ops_image_get *g)
+{
+	if (g->refused) return;
+	loop_job_cancel(&g->job);
+	if (g->started) {
+		reg_io_cancel(&g->io);
+		return;
+	}
+	loop_slot_release(&g->slot);
+	err_set(&g->error, CODE_CANCELLED, "context canceled");
+	loop_post(g->env->loop, refused, g);
+	g->started = true; /* a second cancel does nothing more than set the flag */
+}

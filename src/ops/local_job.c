@@ -1,0 +1,49 @@
+#include "ops/local_job.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+/* An index that is missing or damaged cannot vouch for the directory: start from an empty one. */
+static int empty_directory(int root, struct err *e)
+{
+	_cleanup_tree_index_ struct tree_index *there = NULL;
+	if (tree_index_scan(root, NULL, &there, e) < 0) return -1;
+	for (size_t i = 0; i < tree_index_count(there); i++) {
+		const char *path = tree_index_at(there, i)->path;
+		if (!strchr(path, '/') && path_remove_all(root, path, e) < 0) return -1;
+	}
+	return 0;
+}
+
+void local_job_open(struct local_job *j)
+{
+	struct err *e = &j->error;
+	if (j->from && snap_copy_tree(j->from, j->view, j->cancelled, e) < 0) return;
+	j->root = snap_view_open_root(j->view, true, e);
+	if (j->root < 0) return;
+	const char *index = j->index_from ? j->index_from : j->index_path;
+	if (tree_index_load(AT_FDCWD, index, &j->index, NULL) >= 0) {
+		/* While the sync writes, the file on disk would be wrong after a kill. */
+		unlinkat(AT_FDCWD, j->index_path, 0);
+		return;
+	}
+	if (empty_directory(j->root, e) < 0) return;
+	j->index = tree_index_new();
+}
+
+void local_job_seal(struct local_job *j)
+{
+	struct err *e = &j->error;
+	struct err saved = ERR_INIT;
+	if (tree_index_save(j->index, AT_FDCWD, j->index_path, &saved) < 0) {
+		log_warn("content index: %s", saved.msg);
+		err_fini(&saved);
+	}
+	close(j->root);
+	j->root = -1;
+	if (err_is_set(&j->sync_error)) {
+		err_move(e, &j->sync_error);
+		return;
+	}
+	snap_view_seal(j->view, e);
+}

@@ -1,0 +1,82 @@
+#include "ops/mounts_job.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+
+/* A sub path of a mounted tree as a host path: resolved within the tree, links included. */
+static int select_path(const char *root, const char *selector, char **ret, struct err *e)
+{
+	_cleanup_close_ int rootfd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (rootfd < 0) return err_sys(e, errno, "open %s", root);
+	_cleanup_close_ int fd = path_open_in(rootfd, selector, O_PATH, 0, e);
+	if (fd < 0) {
+		struct err plain = ERR_INIT;
+		err_sys(&plain, errno, "failed to mount: %s", selector); /* no host path in a user's error */
+		return err_move(e, &plain);
+	}
+	char link[64], path[PATH_MAX];
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, path, sizeof path - 1);
+	if (n < 0) return err_sys(e, errno, "readlink");
+	path[n] = 0;
+	*ret = xstrdup(path);
+	return 0;
+}
+
+static int put_secret(struct mount_job *j, struct mount_job_item *it, struct err *e)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/secrets", j->dir);
+	if (!j->secrets_mounted) {
+		if (path_mkdirs(dir, 0700, e) < 0) return -1;
+		if (mount("tmpfs", dir, "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, "mode=0711") < 0) return err_sys(e, errno, "mount secrets");
+		j->secrets_mounted = true;
+	}
+	it->source = xasprintf("%s/%zu", dir, (size_t)(it - j->items));
+	_cleanup_close_ int fd = open(it->source, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0) return err_sys(e, errno, "create secret");
+	if (path_write_all(fd, it->secret, it->secret_len, e) < 0) return -1;
+	if (fchown(fd, it->uid, it->gid) < 0 || fchmod(fd, it->mode & 0777) < 0) return err_sys(e, errno, "set owner of secret");
+	return 0;
+}
+
+void mount_job_up(struct mount_job *j)
+{
+	struct err *e = &j->error;
+	if (path_mkdirs(j->dir, 0711, e) < 0) return;
+	for (size_t i = 0; i < j->n; i++) {
+		struct mount_job_item *it = &j->items[i];
+		if (it->is_secret && put_secret(j, it, e) < 0) return;
+		if (!it->view) continue;
+		if (path_mkdirs(it->target, 0711, e) < 0 || snap_view_mount(it->view, it->target, it->read_only, e) < 0) return;
+		it->mounted = true;
+		if (str_empty(it->selector) || !strcmp(it->selector, "/"))
+			it->source = xstrdup(it->target);
+		else if (select_path(it->target, it->selector, &it->source, e) < 0)
+			return;
+	}
+}
+
+void mount_job_down(struct mount_job *j)
+{
+	struct err *e = &j->error;
+	for (size_t i = j->n; i-- > 0;) {
+		struct mount_job_item *it = &j->items[i];
+		struct err ignored = ERR_INIT;
+		if (it->mounted && snap_view_umount(it->target, &ignored) < 0) log_warn("unmount: %s", ignored.msg);
+		err_fini(&ignored);
+		it->mounted = false;
+		if (it->seal && !err_is_set(e)) snap_view_seal(it->view, e);
+	}
+	if (j->secrets_mounted) {
+		_cleanup_free_ char *dir = xasprintf("%s/secrets", j->dir);
+		umount2(dir, MNT_DETACH);
+		j->secrets_mounted = false;
+	}
+	struct err ignored = ERR_INIT;
+	if (path_remove_all(AT_FDCWD, j->dir, &ignored) < 0) log_debug("%s", ignored.msg);
+	err_fini(&ignored);
+}

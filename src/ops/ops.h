@@ -1,0 +1,128 @@
+#ifndef OPS_OPS_H
+#define OPS_OPS_H
+/* The operations of the graph as the solver sees them: image, local, http, git, oci-layout, exec, file, merge, diff,
+ * build. Each file is one operation: a small state machine on the loop that starts jobs (X_job.c) and answers the solver.
+ *
+ *  1. Loop thread only; what blocks is in *_job.c and works on values.
+ *  2. A graph's messages live in an arena that its nodes share by reference (struct ops_graph), because a node outlives
+ *     the build that brought it.
+ *  3. Whoever reads an input's bytes fills it first (ops_fill): layers of pulled images are unpacked when needed.
+ *  4. What needs the client asks any live session of the builds that want the step. */
+#include "blob/blob.h"
+#include "llb/llb.h"
+#include "loop/loop.h"
+#include "reg/reg.h"
+#include "reg/reg_pools.h"
+#include "run/run.h"
+#include "sess/sess.h"
+#include "snap/snap.h"
+#include "solve/solve.h"
+#include "tree/tree.h"
+
+enum { OPS_SESSIONS_MAX = 16 };
+
+/* What every operation uses; made once by the daemon, outlives all. */
+struct ops_env {
+	struct loop *loop;
+	struct solver *solver;
+	struct snap_store *snaps;
+	struct blob_store *blobs;
+	struct run_engine *run;
+	struct sess_manager *sessions;
+	struct reg_client *reg;
+	struct reg_config *reg_config; /* replaced on reload: take a reference */
+	struct reg_pools *reg_pools;
+	const char *dir; /* <root>/slipway */
+	const char *proxy_env; /* private use of the daemon */
+	struct spec_platform host;
+	/* The ids of the sessions of a build, its own first: the count. user is the build's (solve_build_user). */
+	size_t (*build_sessions)(void *user, const char **ret, size_t max);
+	/* Load a definition into the builds of a node and want its result: for BuildOp. See ops/nested.c. */
+	struct solve_node *(*load_nested)(void *user, const Pb__Definition *def, size_t *ret_output, struct err *e);
+};
+
+/* ---- graphs ---- */
+struct ops_graph {
+	struct llb_graph *graph; /* in graph->arena, which this owns */
+	unsigned refs;
+};
+struct ops_graph *ops_graph_new(struct llb_graph *g); /* takes the arena over; one reference */
+struct ops_graph *ops_graph_ref(struct ops_graph *g);
+void ops_graph_unref(struct ops_graph *g);
+/* The vertex of graph node i; fills in vt, op and n_outputs. The op holds a reference to g. */
+int ops_vertex(struct ops_env *env, struct ops_graph *g, size_t i, struct solve_vertex *ret, struct err *e);
+
+/* ---- sessions ---- */
+/* Ids of the sessions of the builds that want n; borrowed strings, valid until the next loop turn. */
+size_t ops_sessions(struct solve_node *n, struct ops_env *env, const char **ret, size_t max);
+
+/* ---- images ---- */
+struct ops_layer {
+	char *digest, *media_type, *diff_id;
+	int64_t size;
+	struct strvec annotations; /* "k=v" */
+};
+struct ops_image {
+	char *ref;             /* normalised, without digest unless it was asked by digest */
+	char *repo;            /* "docker.io/library/alpine" */
+	char *top_digest;      /* what the name means: index or manifest */
+	char *manifest_digest; /* for the platform */
+	char *config;          /* JSON */
+	size_t config_len;
+	char *config_digest;
+	struct ops_layer *layers;
+	size_t n_layers;
+	bool is_oci;
+};
+void ops_image_fini(struct ops_image *m);
+struct ops_image_req {
+	const char *ref;              /* any reference with tag or digest */
+	const struct spec_platform *platform;
+	enum llb_resolve_mode mode;
+	bool no_config;               /* manifest and config are not needed: only the digest */
+	const char *const *sessions;  /* copied */
+	size_t n_sessions;
+	const char *oci_store, *oci_session; /* oci-layout: from the client's store; NULL: registry */
+};
+struct ops_image_get;
+/* Resolve and read manifest and config. done once, later; image borrowed (move what you keep). */
+struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_req *req,
+				    void (*done)(void *arg, struct ops_image *image, const struct err *e), void *arg);
+void ops_image_get_cancel(struct ops_image_get *g); /* done follows with CANCELLED */
+
+/* ---- filling lazy snapshots ---- */
+struct ops_fill;
+struct ops_fill_req {
+	struct snap *const *snaps; /* NULLs allowed; referenced until done */
+	size_t n;
+	const char *const *sessions;
+	size_t n_sessions;
+	bool blobs_only;           /* only have the blobs locally (export), do not unpack; for all layers, lazy or not */
+	/* Progress: bytes of a blob, unpacking. May be NULL. */
+	void (*status)(void *arg, const struct prog_status *s);
+	void (*done)(void *arg, const struct err *e);
+	void *arg;
+};
+/* done once, later. NULL when there is nothing to do: done is then not called. */
+struct ops_fill *ops_fill(struct ops_env *env, const struct ops_fill_req *req);
+void ops_fill_cancel(struct ops_fill *f);
+
+/* ---- the content index of a snapshot (sidecar files) ---- */
+char *ops_index_path(const struct ops_env *env, int64_t snap_id); /* heap */
+/* Job: load or scan. */
+int ops_index_load_job(const char *path, int rootfd, const atomic_bool *cancelled, struct tree_index **ret, struct err *e);
+
+/* ---- registry work in jobs ---- */
+/* The auth callback of reg_io for jobs: asks the sessions by way of the loop. */
+struct ops_auth {
+	struct ops_env *env;
+	char *sessions[OPS_SESSIONS_MAX];
+	size_t n_sessions;
+};
+void ops_auth_init(struct ops_auth *a, struct ops_env *env, const char *const *sessions, size_t n);
+void ops_auth_fini(struct ops_auth *a);
+int ops_auth_ask(void *ctx, const struct reg_challenge *c, struct reg_answer *ret, struct err *e); /* job; blocks */
+const char *ops_auth_authority(const struct ops_auth *a);
+
+/* ---- exec, also for gateway containers: see exec.h ---- */
+#endif

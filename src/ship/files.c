@@ -1,0 +1,195 @@
+/* local and tar: the trees themselves go to the client. */
+#include "ship/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+static bool split(const struct ship_run *r) { return r->req.is_map && (r->opts.has_split ? r->opts.split : true); }
+
+static char *top_dir(const char *key)
+{
+	char *s = xstrdup(key);
+	for (char *c = s; *c; c++)
+		if (*c == '/') *c = '_';
+	return s;
+}
+
+static bool epoch_of(const struct ship_run *r, struct timespec *ret)
+{
+	const struct image_meta_kv *m = ship_meta_find(r, "source.date.epoch", NULL);
+	if (r->opts.has_epoch) {
+		*ret = r->opts.epoch;
+		return true;
+	}
+	if (!m || !m->len) return false;
+	_cleanup_free_ char *text = xstrndup((const char *)m->data, m->len);
+	*ret = (struct timespec){strtoll(text, NULL, 10), 0};
+	return true;
+}
+
+/* ---- local: one transfer a reference ---- */
+
+static void next_dir(struct ship_run *r);
+
+static void dir_progress(void *arg, uint64_t bytes)
+{
+	struct ship_run *r = arg;
+	if (!r->req.status) return;
+	const char *key = r->at < r->n_refs && split(r) ? r->refs[r->at].key : NULL;
+	_cleanup_free_ char *id = key ? xasprintf("copying files %s", key) : xstrdup("copying files");
+	struct prog_status s = {.id = id, .name = "transferring", .current = (int64_t)bytes, .started = r->since};
+	if (r->sent) s.completed = time_now();
+	r->req.status(r->req.arg, &s);
+}
+
+static void dir_sent(void *arg, const struct err *e)
+{
+	struct ship_run *r = arg;
+	r->send = NULL;
+	close(r->root_fd);
+	r->root_fd = -1;
+	snap_view_free(r->view);
+	r->view = NULL;
+	if (e) {
+		struct err copy = ERR_INIT;
+		err_copy(&copy, e);
+		ship_end(r, &copy);
+		return;
+	}
+	r->at++;
+	next_dir(r);
+}
+
+static void open_work(struct loop_job *j)
+{
+	struct ship_run *r = container_of(j, struct ship_run, job);
+	r->root_fd = snap_view_open_root(r->view, false, &r->image.error);
+}
+
+static void opened(struct loop_job *j)
+{
+	struct ship_run *r = container_of(j, struct ship_run, job);
+	r->job_runs = false;
+	if (r->root_fd < 0 || r->cancelled) {
+		ship_end(r, &r->image.error);
+		return;
+	}
+	struct timespec epoch;
+	bool has_epoch = epoch_of(r, &epoch);
+	_cleanup_free_ char *top = split(r) && r->refs[r->at].key ? top_dir(r->refs[r->at].key) : NULL;
+	struct sess_send_root root = {.fd = r->root_fd, .top = top};
+	struct sess_filesend_dir_req req = {.exporter = r->req.index, .roots = &root, .n_roots = 1, .multi_platform = r->opts.delete_mode,
+					    .progress = dir_progress, .done = dir_sent, .arg = r};
+	if (has_epoch) {
+		req.override_mtime = true;
+		req.mtime_ns = epoch.tv_sec * 1000000000;
+	}
+	r->since = time_now();
+	r->send = sess_filesend_dir(r->session, &req);
+}
+
+static void next_dir(struct ship_run *r)
+{
+	if (r->at == r->n_refs) {
+		ship_end(r, NULL);
+		return;
+	}
+	struct snap *s = r->refs[r->at].snap;
+	r->view = s ? snap_view_new(s) : snap_view_empty(r->req.env->snaps);
+	r->job.work = open_work;
+	r->job.done = opened;
+	r->job_runs = true;
+	loop_job_start(r->req.env->loop, &r->job, LOOP_DISK);
+}
+
+/* ---- tar ---- */
+
+struct tar_part {
+	struct snap_view *view;
+	char *prefix;
+};
+struct tar_run {
+	struct ship_run *run;
+	struct loop_job job;
+	struct tar_part *parts;
+	size_t n;
+	struct timespec epoch;
+	bool has_epoch;
+	struct err error;
+};
+
+static int pipe_write(void *ctx, const void *p, size_t n, struct err *e) { return loop_pipe_job_write(ctx, p, n, e); }
+
+static int write_part(struct tar_run *t, const struct tar_part *p, struct tar_writer *w, struct err *e)
+{
+	_cleanup_close_ int root = snap_view_open_root(p->view, false, e);
+	if (root < 0) return -1;
+	if (*p->prefix) {
+		struct tar_entry dir = {.name = p->prefix, .type = TAR_DIR, .mode = 0755};
+		if (tar_write_header(w, &dir, e) < 0) return -1;
+	}
+	return tar_write_tree(root, p->prefix, t->has_epoch ? &t->epoch : NULL, w, e);
+}
+
+static void tar_work(struct loop_job *j)
+{
+	struct tar_run *t = container_of(j, struct tar_run, job);
+	_cleanup_tar_writer_ struct tar_writer *w = tar_writer_new((struct tar_out){pipe_write, t->run->pipe});
+	int r = 0;
+	for (size_t i = 0; i < t->n && r == 0; i++) r = write_part(t, &t->parts[i], w, &t->error);
+	if (r == 0) tar_writer_finish(w, &t->error);
+	loop_pipe_job_close(t->run->pipe, &t->error);
+}
+
+static void tar_both_done(struct ship_run *r)
+{
+	if (r->job_runs || r->send) return;
+	ship_show(r, "sending tarball", true);
+	ship_end(r, NULL);
+}
+
+static void tar_done(struct loop_job *j)
+{
+	struct tar_run *t = container_of(j, struct tar_run, job);
+	struct ship_run *r = t->run;
+	r->job_runs = false;
+	if (err_is_set(&t->error) && t->error.code != CODE_ALREADY_EXISTS && !err_is_set(&r->error)) err_move(&r->error, &t->error);
+	err_fini(&t->error);
+	for (size_t i = 0; i < t->n; i++) {
+		snap_view_free(t->parts[i].view);
+		free(t->parts[i].prefix);
+	}
+	free(t->parts);
+	free(t);
+	tar_both_done(r);
+}
+
+static void tar_sent(void *arg, const struct err *e)
+{
+	struct ship_run *r = arg;
+	r->send = NULL;
+	if (e && !err_is_set(&r->error)) err_copy(&r->error, e);
+	tar_both_done(r);
+}
+
+static void start_tar(struct ship_run *r)
+{
+	struct tar_run *t = xnew(struct tar_run);
+	t->run = r;
+	t->has_epoch = epoch_of(r, &t->epoch);
+	t->parts = xcalloc(r->n_refs, sizeof *t->parts);
+	for (size_t i = 0; i < r->n_refs; i++) {
+		struct snap *s = r->refs[i].snap;
+		_cleanup_free_ char *top = split(r) && r->refs[i].key ? top_dir(r->refs[i].key) : NULL;
+		t->parts[t->n++] = (struct tar_part){s ? snap_view_new(s) : snap_view_empty(r->req.env->snaps), top ? xasprintf("%s/", top) : xstrdup("")};
+	}
+	ship_show(r, "sending tarball", false);
+	r->send = sess_filesend_file(r->session, r->req.index, NULL, 0, &r->pipe, tar_sent, r);
+	t->job.work = tar_work;
+	t->job.done = tar_done;
+	r->job_runs = true;
+	loop_job_start(r->req.env->loop, &t->job, LOOP_NET);
+}
+
+void ship_files_start(struct ship_run *r) { ship_with_session(r, r->opts.kind == SHIP_TAR ? start_tar : next_dir); }

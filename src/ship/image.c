@@ -1,0 +1,327 @@
+/* image, oci, docker: layers' blobs, documents, then archive or push. */
+#include "ship/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- layers ---- */
+
+static const struct snap_blob *fitting_blob(const struct ship_run *r, const struct snap *layer)
+{
+	if (r->opts.force_compression) return snap_blob_find(layer, spec_compression_name(r->opts.compression));
+	const struct snap_blob *b = snap_blob_find(layer, spec_compression_name(r->opts.compression));
+	return b ? b : snap_blob_find(layer, NULL);
+}
+
+static void make_documents(struct ship_run *r);
+
+static void layer_work(struct loop_job *j) { layer_job_run(&container_of(j, struct layer_task, job)->work); }
+
+static int keep_blob(struct layer_task *t, struct err *e)
+{
+	struct layer_job *w = &t->work;
+	struct snap_blob b = {.compression = (char *)spec_compression_name(w->compression), .digest = w->sums.digest,
+			      .media_type = (char *)spec_media_layer(w->compression, true), .size = w->sums.size};
+	struct timespec now = time_now();
+	b.created_at_ns = now.tv_sec * 1000000000 + now.tv_nsec;
+	if (!t->layer->diff_id && snap_set_diff_id(t->layer, w->sums.diff_id, e) < 0) return -1;
+	if (snap_blob_find_digest(t->layer, w->sums.digest)) return 0;
+	return snap_blob_add(t->layer, &b, e);
+}
+
+static void layer_done(struct loop_job *j)
+{
+	struct layer_task *t = container_of(j, struct layer_task, job);
+	struct ship_run *r = t->run;
+	t->ended = true;
+	if (!err_is_set(&t->work.error)) keep_blob(t, &t->work.error);
+	if (err_is_set(&t->work.error) && !err_is_set(&r->error)) {
+		err_move(&r->error, &t->work.error);
+		for (size_t i = 0; i < r->n_layers; i++) loop_job_cancel(&r->layers[i].job);
+	}
+	if (--r->layers_left) return;
+	ship_show(r, "exporting layers", true);
+	if (err_is_set(&r->error) || r->cancelled)
+		ship_end(r, NULL);
+	else
+		make_documents(r);
+}
+
+static void add_task(struct ship_run *r, struct snap *layer)
+{
+	for (size_t i = 0; i < r->n_layers; i++)
+		if (r->layers[i].layer == layer) return;
+	if (fitting_blob(r, layer)) return;
+	struct layer_task *t = &r->layers[r->n_layers++];
+	const struct snap_blob *any = snap_blob_find(layer, NULL);
+	struct snap *lower = snap_layer_lower(layer);
+	t->run = r;
+	t->layer = snap_ref(layer);
+	t->work = (struct layer_job){.blobs = r->req.env->blobs, .view = snap_view_new(layer), .lower = lower ? snap_view_new(lower) : NULL,
+				     .compression = r->opts.compression, .level = r->opts.level, .cancelled = &t->job.cancelled,
+				     .from = any ? xstrdup(any->digest) : NULL};
+}
+
+void ship_image_start(struct ship_run *r)
+{
+	size_t total = 0;
+	for (size_t i = 0; i < r->n_refs; i++) total += r->refs[i].snap ? r->refs[i].snap->chain.n : 0;
+	r->layers = xcalloc(total, sizeof *r->layers);
+	for (size_t i = 0; i < r->n_refs; i++)
+		for (size_t k = 0; r->refs[i].snap && k < r->refs[i].snap->chain.n; k++) add_task(r, r->refs[i].snap->chain.v[k]);
+	ship_show(r, "exporting layers", false);
+	r->layers_left = r->n_layers;
+	for (size_t i = 0; i < r->n_layers; i++) {
+		struct layer_task *t = &r->layers[i];
+		t->job.work = layer_work;
+		t->job.done = layer_done;
+		loop_job_start(r->req.env->loop, &t->job, LOOP_CPU);
+	}
+	if (r->n_layers) return;
+	ship_show(r, "exporting layers", true);
+	make_documents(r);
+}
+
+/* ---- documents ---- */
+
+static void layer_info(const struct ship_run *r, const struct snap *layer, struct image_layer_info *l)
+{
+	const struct snap_blob *b = fitting_blob(r, layer);
+	snprintf(l->digest, sizeof l->digest, "%s", b->digest);
+	snprintf(l->diff_id, sizeof l->diff_id, "%s", layer->diff_id);
+	l->media_type = xstrdup(b->media_type);
+	l->description = xstrdup(layer->description);
+	l->mount_from = xstrdup(b->source);
+	l->size = b->size;
+	strvec_copy(&l->annotations, b->annotations.v, b->annotations.n);
+	l->created = (struct timespec){layer->created_at_ns / 1000000000, layer->created_at_ns % 1000000000};
+}
+
+static void find_epoch(const struct ship_run *r, const char *key, struct image_ref_info *info)
+{
+	info->has_epoch = r->opts.has_epoch;
+	info->epoch = r->opts.epoch;
+	if (info->has_epoch) return;
+	const struct image_meta_kv *m = key ? ship_meta_find(r, "source.date.epoch", key) : NULL;
+	if (!m) m = ship_meta_find(r, "source.date.epoch", NULL);
+	if (!m || !m->len) return;
+	_cleanup_free_ char *text = xstrndup((const char *)m->data, m->len);
+	info->has_epoch = true;
+	info->epoch = (struct timespec){strtoll(text, NULL, 10), 0};
+}
+
+static int add_ref(struct ship_run *r, const struct ship_one *one, struct image_ref_info *info, struct err *e)
+{
+	info->key = one->key;
+	info->scratch = one->snap == NULL;
+	info->config = ship_meta_find(r, "containerimage.config", one->key);
+	info->base_config = ship_meta_find(r, "containerimage.base.config", one->key);
+	find_epoch(r, one->key, info);
+	if (one->key) {
+		if (spec_platform_parse_normal(one->key, &info->platform, e) < 0) return -1;
+	} else {
+		spec_platform_copy(&info->platform, &r->req.env->host);
+	}
+	size_t n = one->snap ? one->snap->chain.n : 0;
+	info->layers = xcalloc(n, sizeof *info->layers);
+	for (size_t k = 0; k < n; k++) layer_info(r, one->snap->chain.v[k], &info->layers[info->n_layers++]);
+	return 0;
+}
+
+static int add_names(struct ship_run *r, struct err *e)
+{
+	const char *name = r->opts.name ? r->opts.name : "";
+	_cleanup_free_ char *from_meta = NULL;
+	if (!strcmp(name, "*")) {
+		const struct image_meta_kv *m = ship_meta_find(r, "image.name", NULL);
+		name = from_meta = m ? xstrndup((const char *)m->data, m->len) : xstrdup("");
+	}
+	strvec_addf(&r->response, "image.name=%s", name);
+	_cleanup_free_ char *copy = xstrdup(name);
+	for (char *save, *s = strtok_r(copy, ",", &save); s; s = strtok_r(NULL, ",", &save)) {
+		struct spec_ref ref;
+		int rc = r->opts.push_by_digest ? spec_ref_parse(s, &ref, e) : spec_ref_parse_tagged(s, &ref, e);
+		if (rc < 0) return err_wrap(e, "failed to parse %s", s);
+		strvec_take(&r->image.names, spec_ref_format(&ref));
+		spec_ref_fini(&ref);
+	}
+	if (!r->image.names.n || r->opts.kind != SHIP_IMAGE) {
+		free(r->response.v[r->response.n - 1]);
+		r->response.v[--r->response.n] = NULL;
+	}
+	if (r->opts.kind != SHIP_IMAGE && r->image.names.n) {
+		_cleanup_free_ char *joined = strvec_join(&r->image.names, ",");
+		strvec_addf(&r->response, "image.name=%s", joined);
+	}
+	return 0;
+}
+
+static void deliver(struct ship_run *r);
+
+static void made_work(struct loop_job *j) { image_job_make(&container_of(j, struct ship_run, job)->image); }
+
+static void respond(struct ship_run *r)
+{
+	struct buf b64 = BUF_INIT;
+	base64_encode(&b64, r->image.descriptor.p, r->image.descriptor.n);
+	strvec_addf(&r->response, "containerimage.digest=%s", r->image.digest);
+	if (!r->image.is_map) strvec_addf(&r->response, "containerimage.config.digest=%s", r->image.config_digest);
+	strvec_addf(&r->response, "containerimage.descriptor=%s", buf_str(&b64));
+	buf_fini(&b64);
+}
+
+static void made_done(struct loop_job *j)
+{
+	struct ship_run *r = container_of(j, struct ship_run, job);
+	r->job_runs = false;
+	for (size_t i = 0; i < r->image.made.n; i++) ship_show(r, r->image.made.v[i], true);
+	if (err_is_set(&r->image.error) || r->cancelled) {
+		ship_end(r, &r->image.error);
+		return;
+	}
+	respond(r);
+	deliver(r);
+}
+
+static void run_job(struct ship_run *r, void (*work)(struct loop_job *), void (*done)(struct loop_job *), enum loop_class c)
+{
+	r->job.work = work;
+	r->job.done = done;
+	r->job_runs = true;
+	loop_job_start(r->req.env->loop, &r->job, c);
+}
+
+static void make_documents(struct ship_run *r)
+{
+	struct err e = ERR_INIT;
+	struct image_job *j = &r->image;
+	*j = (struct image_job){.blobs = r->req.env->blobs, .is_map = r->req.is_map, .docker_types = !r->opts.oci_types,
+				.keep_nondist = r->opts.prefer_nondist, .docker_archive = r->opts.kind == SHIP_DOCKER,
+				.by_digest = r->opts.push_by_digest, .cancelled = &r->job.cancelled,
+				.annotations = r->opts.annotations.v, .n_annotations = r->opts.annotations.n};
+	bool ok = true;
+	if (r->opts.kind == SHIP_DOCKER && r->req.is_map)
+		ok = err_set(&e, CODE_UNKNOWN, "docker exporter does not currently support exporting manifest lists") >= 0;
+	size_t n = r->n_refs ? r->n_refs : 1; /* no reference at all is an empty image */
+	j->refs = xcalloc(n, sizeof *j->refs);
+	j->n_refs = n;
+	static const struct ship_one nothing;
+	for (size_t i = 0; i < n && ok; i++) ok = add_ref(r, r->n_refs ? &r->refs[i] : &nothing, &j->refs[i], &e) >= 0;
+	if (ok) ok = add_names(r, &e) >= 0;
+	if (!ok) {
+		ship_end(r, &e);
+		return;
+	}
+	run_job(r, made_work, made_done, LOOP_DISK);
+}
+
+/* ---- archive ---- */
+
+static int pipe_write(void *ctx, const void *p, size_t n, struct err *e) { return loop_pipe_job_write(ctx, p, n, e); }
+
+static void archive_work(struct loop_job *j)
+{
+	struct ship_run *r = container_of(j, struct ship_run, job);
+	image_job_archive(&r->image);
+	loop_pipe_job_close(r->pipe, &r->image.error);
+}
+
+static void both_done(struct ship_run *r)
+{
+	if (r->job_runs || r->send) return;
+	ship_show(r, "sending tarball", true);
+	if (r->image.error.code == CODE_ALREADY_EXISTS) err_fini(&r->image.error); /* the client has it: the job was told to stop */
+	ship_end(r, &r->image.error);
+}
+
+static void archive_done(struct loop_job *j)
+{
+	struct ship_run *r = container_of(j, struct ship_run, job);
+	r->job_runs = false;
+	both_done(r);
+}
+
+static void sent(void *arg, const struct err *e)
+{
+	struct ship_run *r = arg;
+	r->send = NULL;
+	if (e && !err_is_set(&r->error)) err_copy(&r->error, e);
+	both_done(r);
+}
+
+static void send_archive(struct ship_run *r)
+{
+	char **md = xcalloc(r->response.n * 2, sizeof *md);
+	size_t n = 0;
+	for (size_t i = 0; i < r->response.n; i++) {
+		char *eq = strchr(r->response.v[i], '=');
+		md[n++] = xstrndup(r->response.v[i], (size_t)(eq - r->response.v[i]));
+		md[n++] = xstrdup(eq + 1);
+	}
+	ship_show(r, "sending tarball", false);
+	r->send = sess_filesend_file(r->session, r->req.index, md, n, &r->pipe, sent, r);
+	for (size_t i = 0; i < n; i++) free(md[i]);
+	free(md);
+	r->image.out = (struct tar_out){pipe_write, r->pipe};
+	run_job(r, archive_work, archive_done, LOOP_NET);
+}
+
+/* ---- push ---- */
+
+static void push_work(struct loop_job *j) { image_job_push(&container_of(j, struct ship_run, job)->image); }
+
+static void push_done(struct loop_job *j)
+{
+	struct ship_run *r = container_of(j, struct ship_run, job);
+	r->job_runs = false;
+	ship_show(r, "pushing layers", true);
+	for (size_t i = 0; i < r->image.names.n && !err_is_set(&r->image.error); i++) {
+		_cleanup_free_ char *id = xasprintf("pushing manifest for %s@%s", r->image.names.v[i], r->image.digest);
+		ship_show(r, id, true);
+	}
+	reg_io_fini(r->image.io);
+	free(r->image.io);
+	r->image.io = NULL;
+	ship_end(r, &r->image.error);
+}
+
+static void push(struct ship_run *r)
+{
+	struct ops_env *env = r->req.env;
+	if (!r->image.names.n) {
+		struct err e = ERR_INIT;
+		err_set(&e, CODE_UNKNOWN, "tag is needed when pushing to registry");
+		ship_end(r, &e);
+		return;
+	}
+	struct spec_ref first;
+	spec_ref_parse(r->image.names.v[0], &first, NULL);
+	r->reg_config = r->opts.insecure ? reg_config_new_insecure(first.domain) : reg_config_ref(env->reg_config);
+	spec_ref_fini(&first);
+	ops_auth_init(&r->auth, env, r->session_ids, r->n_sessions);
+	struct reg_io *io = xnew(struct reg_io);
+	reg_io_init(io, env->reg, r->reg_config);
+	io->cancelled = &r->job.cancelled;
+	io->auth = ops_auth_ask;
+	io->auth_ctx = &r->auth;
+	io->authority = ops_auth_authority(&r->auth);
+	r->image.io = io;
+	ship_show(r, "pushing layers", false);
+	run_job(r, push_work, push_done, LOOP_NET);
+}
+
+static void deliver(struct ship_run *r)
+{
+	if (r->opts.kind == SHIP_IMAGE) {
+		for (size_t i = 0; i < r->image.names.n; i++) {
+			_cleanup_free_ char *id = xasprintf("naming to %s", r->image.names.v[i]);
+			ship_show(r, id, true);
+		}
+		if (r->opts.push)
+			push(r);
+		else
+			ship_end(r, NULL);
+		return;
+	}
+	ship_with_session(r, send_archive);
+}

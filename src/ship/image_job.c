@@ -1,0 +1,244 @@
+#include "ship/image_job.h"
+#include "ship/oci_tar.h"
+
+#include <string.h>
+
+static void copy_digest(char dst[static DIGEST_STR], const char *src)
+{
+	memcpy(dst, src, DIGEST_STR);
+}
+
+static struct ship_kv *annotations_of(const struct strvec *sv)
+{
+	struct ship_kv *kv = xcalloc(sv->n, sizeof *kv);
+	for (size_t i = 0; i < sv->n; i++) {
+		char *eq = strchr(sv->v[i], '=');
+		if (eq) *eq = 0;
+		kv[i] = (struct ship_kv){sv->v[i], eq ? eq + 1 : ""};
+	}
+	return kv;
+}
+
+static struct ship_layer *layers_of(const struct image_ref_info *ref)
+{
+	struct ship_layer *v = xcalloc(ref->n_layers, sizeof *v);
+	for (size_t i = 0; i < ref->n_layers; i++) {
+		struct image_layer_info *l = &ref->layers[i];
+		v[i] = (struct ship_layer){.media_type = l->media_type, .size = l->size, .has_created = true, .created = l->created, .created_by = l->description};
+		copy_digest(v[i].digest, l->digest);
+		copy_digest(v[i].diff_id, l->diff_id);
+		v[i].annotations = annotations_of(&l->annotations);
+		v[i].n_annotations = l->annotations.n;
+	}
+	return v;
+}
+
+static void layers_free(struct ship_layer *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++) free((void *)v[i].annotations);
+	free(v);
+}
+
+static int make_one(struct image_job *j, const struct image_ref_info *ref, struct ship_desc *ret, struct err *e)
+{
+	_cleanup_buf_ struct buf config = BUF_INIT, manifest = BUF_INIT;
+	struct ship_layer *layers = layers_of(ref);
+	struct ship_image img = {
+		.layers = layers,
+		.n_layers = ref->n_layers,
+		.no_ref = ref->scratch,
+		.config = ref->config ? (const char *)ref->config->data : NULL,
+		.n_config = ref->config ? ref->config->len : 0,
+		.base_config = ref->base_config ? (const char *)ref->base_config->data : NULL,
+		.n_base_config = ref->base_config ? ref->base_config->len : 0,
+		.platform = &ref->platform,
+		.epoch = ref->has_epoch ? &ref->epoch : NULL,
+		.docker_types = j->docker_types,
+		.keep_nondist = j->keep_nondist,
+		.annotations = j->annotations,
+		.n_annotations = j->n_annotations,
+	};
+	char config_digest[DIGEST_STR], digest[DIGEST_STR];
+	int r = -1;
+	if (ship_image_config(&img, &config, e) >= 0 && blob_put(j->blobs, config.p, config.n, config_digest, e) >= 0 &&
+	    ship_image_manifest(&img, config_digest, (int64_t)config.n, &manifest, e) >= 0 &&
+	    blob_put(j->blobs, manifest.p, manifest.n, digest, e) >= 0)
+		r = 0;
+	layers_free(layers, ref->n_layers);
+	if (r < 0) return -1;
+	strvec_addf(&j->made, "exporting manifest %s", digest);
+	strvec_addf(&j->made, "exporting config %s", config_digest);
+	copy_digest(j->config_digest, config_digest);
+	*ret = (struct ship_desc){.media_type = spec_media_manifest(!j->docker_types), .size = (int64_t)manifest.n, .platform = &ref->platform};
+	copy_digest(ret->digest, digest);
+	return 0;
+}
+
+static int make_index(struct image_job *j, struct ship_desc *descs, struct ship_desc *ret, struct err *e)
+{
+	_cleanup_buf_ struct buf index = BUF_INIT;
+	char digest[DIGEST_STR];
+	if (ship_index(descs, j->n_refs, NULL, 0, j->docker_types, &index, e) < 0 || blob_put(j->blobs, index.p, index.n, digest, e) < 0) return -1;
+	strvec_addf(&j->made, "exporting manifest list %s", digest);
+	*ret = (struct ship_desc){.media_type = spec_media_index(!j->docker_types), .size = (int64_t)index.n};
+	copy_digest(ret->digest, digest);
+	return 0;
+}
+
+/* Which moment the image counts as made at: the epoch, else now. */
+static void created_text(const struct image_job *j, char out[static TIME_STR])
+{
+	struct timespec t = j->refs[0].has_epoch ? j->refs[0].epoch : (struct timespec){time_now().tv_sec, 0};
+	time_rfc3339nano(t, out);
+}
+
+static int make(struct image_job *j, struct ship_desc *ret, struct err *e)
+{
+	struct ship_desc *descs = xcalloc(j->n_refs, sizeof *descs);
+	int r = 0;
+	for (size_t i = 0; i < j->n_refs && r == 0; i++) r = make_one(j, &j->refs[i], &descs[i], e);
+	if (r == 0) {
+		if (j->is_map)
+			r = make_index(j, descs, ret, e);
+		else
+			*ret = descs[0];
+	}
+	free(descs);
+	return r;
+}
+
+void image_job_make(struct image_job *j)
+{
+	struct ship_desc root;
+	char created[TIME_STR];
+	if (make(j, &root, &j->error) < 0) return;
+	copy_digest(j->digest, root.digest);
+	created_text(j, created);
+	struct ship_kv kv = {"org.opencontainers.image.created", created};
+	struct ship_desc shown = root;
+	if (!j->io) { /* archives say when */
+		shown.annotations = &kv;
+		shown.n_annotations = 1;
+	}
+	ship_desc_json(&shown, &j->descriptor);
+}
+
+static int64_t blob_size(const struct image_job *j, const char *digest)
+{
+	int64_t n = 0;
+	blob_stat(j->blobs, digest, &n, NULL);
+	return n;
+}
+
+static struct ship_desc root_of(const struct image_job *j)
+{
+	struct ship_desc root = {.media_type = j->is_map ? spec_media_index(!j->docker_types) : spec_media_manifest(!j->docker_types),
+				 .size = blob_size(j, j->digest)};
+	copy_digest(root.digest, j->digest);
+	return root;
+}
+
+void image_job_archive(struct image_job *j)
+{
+	char created[TIME_STR];
+	created_text(j, created);
+	struct ship_kv kv = {"org.opencontainers.image.created", created};
+	struct ship_desc root = root_of(j);
+	root.annotations = &kv;
+	root.n_annotations = 1;
+	if (!j->is_map) root.platform = &j->refs[0].platform;
+	struct ship_archive a = {.store = j->blobs, .root = &root, .names = j->names.v, .n_names = j->names.n, .docker = j->docker_archive,
+				 .cancelled = j->cancelled};
+	ship_archive_write(&a, j->out, &j->error);
+}
+
+/* ---- push: blobs first, then manifests from the leaves up, the root last and by its tag ---- */
+
+static const char *mount_source(const struct image_job *j, const char *digest, const struct spec_ref *to)
+{
+	for (size_t i = 0; i < j->n_refs; i++)
+		for (size_t k = 0; k < j->refs[i].n_layers; k++) {
+			const struct image_layer_info *l = &j->refs[i].layers[k];
+			size_t n = strlen(to->domain);
+			if (strcmp(l->digest, digest) || !l->mount_from || strncmp(l->mount_from, to->domain, n) || l->mount_from[n] != '/') continue;
+			const char *path = l->mount_from + n + 1;
+			return strcmp(path, to->path) ? path : NULL;
+		}
+	return NULL;
+}
+
+static int push_blob(struct image_job *j, const struct spec_ref *ref, const char *digest, const char *type, int64_t size, struct err *e)
+{
+	_cleanup_close_ int fd = blob_open(j->blobs, digest, e);
+	if (fd < 0) return -1;
+	struct reg_body body = reg_body_fd(&fd);
+	struct reg_desc d = {(char *)digest, (char *)type, size};
+	enum reg_pushed how;
+	return reg_push_blob(j->io, ref, &d, &body, mount_source(j, digest, ref), &how, e);
+}
+
+static int push_manifest(struct image_job *j, const struct spec_ref *ref, const char *digest, const char *type, struct err *e)
+{
+	uint8_t *p;
+	size_t n;
+	if (blob_read(j->blobs, digest, REG_MANIFEST_MAX, &p, &n, e) < 0) return -1;
+	enum reg_pushed how;
+	int r = reg_push_manifest(j->io, ref, type, p, n, &how, NULL, e);
+	free(p);
+	return r;
+}
+
+static int push_name(struct image_job *j, const char *name, struct err *e)
+{
+	struct spec_ref ref = {0}, bare = {0};
+	struct ship_desc root = root_of(j);
+	_cleanup_ship_blobs_ struct ship_blobs blobs = {0};
+	if (spec_ref_parse(name, &ref, e) < 0) return -1;
+	if (j->by_digest && ref.tag) {
+		spec_ref_fini(&ref);
+		return err_set(e, CODE_UNKNOWN, "can't push tagged ref %s by digest", name);
+	}
+	if (!j->by_digest) spec_ref_tag_name_only(&ref);
+	spec_ref_copy(&bare, &ref);
+	spec_ref_set_tag(&bare, NULL, NULL);
+	int r = ship_blobs_walk(j->blobs, &root, &blobs, e);
+	for (int manifests = 0; manifests < 2 && r >= 0; manifests++)
+		for (size_t i = 0; i < blobs.digests.n && r >= 0; i++) {
+			const char *type = blobs.media_types.v[i], *digest = blobs.digests.v[i];
+			bool is_manifest = spec_media_is_manifest(type) || spec_media_is_index(type);
+			if (is_manifest != (manifests == 1)) continue;
+			if (!is_manifest)
+				r = push_blob(j, &bare, digest, type, blobs.sizes.v[i], e);
+			else
+				r = push_manifest(j, !strcmp(digest, j->digest) ? &ref : &bare, digest, type, e);
+		}
+	spec_ref_fini(&ref);
+	spec_ref_fini(&bare);
+	return r < 0 ? err_wrap(e, "failed to push %s", name) : 0;
+}
+
+void image_job_push(struct image_job *j)
+{
+	for (size_t i = 0; i < j->names.n; i++)
+		if (push_name(j, j->names.v[i], &j->error) < 0) return;
+}
+
+void image_job_fini(struct image_job *j)
+{
+	for (size_t i = 0; i < j->n_refs; i++) {
+		struct image_ref_info *r = &j->refs[i];
+		for (size_t k = 0; k < r->n_layers; k++) {
+			free(r->layers[k].media_type);
+			free(r->layers[k].description);
+			free(r->layers[k].mount_from);
+			strvec_fini(&r->layers[k].annotations);
+		}
+		free(r->layers);
+		spec_platform_fini(&r->platform);
+	}
+	free(j->refs);
+	strvec_fini(&j->names);
+	strvec_fini(&j->made);
+	buf_fini(&j->descriptor);
+	err_fini(&j->error);
+}

@@ -1,0 +1,58 @@
+#ifndef SHIP_INTERNAL_H
+#define SHIP_INTERNAL_H
+#include "ship/image_job.h"
+#include "ship/layer_job.h"
+#include "ship/opts.h"
+
+struct ship_one { /* a reference being exported */
+	char *key;
+	struct snap *snap;
+};
+struct layer_task {
+	struct ship_run *run;
+	struct snap *layer;
+	struct loop_job job;
+	struct layer_job work;
+	bool started, ended;
+};
+struct ship_run {
+	struct ship_req req;
+	struct ship_opts opts;
+	struct ship_kv *attrs; /* copies */
+	size_t n_attrs;
+	struct ship_one *refs;
+	size_t n_refs;
+	VEC(struct image_meta_kv) meta;
+	char *sessions[OPS_SESSIONS_MAX];
+	const char *session_ids[OPS_SESSIONS_MAX];
+	size_t n_sessions;
+	struct ops_fill *fill;
+	struct layer_task *layers; /* distinct layers without a fitting blob */
+	size_t n_layers, layers_left;
+	struct loop_job job;
+	bool job_runs;
+	struct image_job image;
+	struct reg_config *reg_config;
+	struct ops_auth auth;
+	struct sess *session;
+	struct sess_op *wait, *send;
+	struct loop_pipe *pipe;
+	struct strvec response;
+	struct err error;
+	bool cancelled;
+	struct timespec since;
+	/* local */
+	size_t at;
+	struct snap_view *view;
+	int root_fd;
+	bool sent;
+};
+
+void ship_show(struct ship_run *r, const char *id, bool end);
+void ship_end(struct ship_run *r, struct err *e /* taken; NULL or unset: success */);
+void ship_image_start(struct ship_run *r); /* image.c: layers have been filled */
+void ship_files_start(struct ship_run *r); /* files.c: local and tar */
+/* The session that gets the bytes, then go(r); failing ends the run. */
+void ship_with_session(struct ship_run *r, void (*go)(struct ship_run *r));
+const struct image_meta_kv *ship_meta_find(const struct ship_run *r, const char *key, const char *platform);
+#endif
