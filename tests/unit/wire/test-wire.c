@@ -497,7 +497,7 @@ static const uint8_t preface[] =
 
 static void add_frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t id, const void *p, size_t n)
 {
-	uint8_t h[9] = {(uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n, type, flags, 0, 0, 0, (uint8_t)id};
+	uint8_t h[9] = {(uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n, type, flags, 0, 0, (uint8_t)(id >> 8), (uint8_t)id};
 	buf_add(b, h, 9);
 	buf_add(b, p, n);
 }
@@ -573,6 +573,17 @@ static void test_bad_bytes(void **state)
 	add_request(&b, 3, "", "application/grpc", NULL);
 	feed(b.p, b.n, true);
 	assert_int_equal(srv.started_count, 0);
+	/* opened and reset in one breath: every call that began ends, none stays */
+	buf_reset(&b);
+	buf_add(&b, preface, sizeof preface);
+	for (uint32_t id = 1; id < 1200; id += 2) {
+		add_request(&b, id, "/t.T/Hang", "application/grpc", NULL);
+		add_frame(&b, 3, 0, id, "\0\0\0\10", 4);
+	}
+	feed(b.p, b.n, false);
+	assert_int_equal(srv.started_count, 600);
+	assert_int_equal(srv.ended_count, 600);
+	assert_int_equal(srv.ended.code, CODE_CANCELLED);
 	/* every prefix, and random damage: no crash, no call left behind */
 	buf_reset(&b);
 	buf_add(&b, preface, sizeof preface);
