@@ -50,7 +50,7 @@ static void job_done(struct loop_job *j) { answer(container_of(j, struct content
 
 static void start_job(struct content *c)
 {
-	c->work.view = snap_view_new(c->snap);
+	c->work.view = c->snap ? snap_view_new(c->snap) : NULL;
 	c->work.cancelled = &c->job.cancelled;
 	c->job.work = work;
 	c->job.done = job_done;

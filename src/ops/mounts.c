@@ -22,6 +22,7 @@ struct mount {
 struct ops_mounts {
 	struct ops_mounts_req req;
 	struct mount *mounts;
+	char *what;
 	size_t at, env_at, session_at; /* what is being asked for */
 	char *sessions[OPS_SESSIONS_MAX];
 	const char *session_ids[OPS_SESSIONS_MAX];
@@ -406,6 +407,7 @@ struct ops_mounts *ops_mounts_start(const struct ops_mounts_req *req)
 {
 	struct ops_mounts *m = xnew(struct ops_mounts);
 	m->req = *req;
+	m->req.what = m->what = xstrdup(req->what);
 	m->mounts = xcalloc(req->n, sizeof *m->mounts);
 	for (size_t i = 0; i < req->n; i++) {
 		m->mounts[i].pb = req->mounts[i];
@@ -545,5 +547,6 @@ void ops_mounts_free(struct ops_mounts *m)
 	err_fini(&m->work.error);
 	err_fini(&m->error);
 	free(m->mounts);
+	free(m->what);
 	free(m);
 }

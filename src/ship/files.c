@@ -78,8 +78,10 @@ static void opened(struct loop_job *j)
 	struct timespec epoch;
 	bool has_epoch = epoch_of(r, &epoch);
 	_cleanup_free_ char *top = split(r) && r->refs[r->at].key ? top_dir(r->refs[r->at].key) : NULL;
-	struct sess_send_root root = {.fd = r->root_fd, .top = top};
-	struct sess_filesend_dir_req req = {.exporter = r->req.index, .roots = &root, .n_roots = 1, .multi_platform = r->opts.delete_mode,
+	free(r->top);
+	r->top = take_ptr(top);
+	r->send_root = (struct sess_send_root){.fd = r->root_fd, .top = r->top};
+	struct sess_filesend_dir_req req = {.exporter = r->req.index, .roots = &r->send_root, .n_roots = 1, .multi_platform = r->opts.delete_mode,
 					    .progress = dir_progress, .done = dir_sent, .arg = r};
 	if (has_epoch) {
 		req.override_mtime = true;

@@ -45,6 +45,8 @@ struct ship_run {
 	size_t at;
 	struct snap_view *view;
 	int root_fd;
+	struct sess_send_root send_root;
+	char *top;
 	bool sent;
 };
 

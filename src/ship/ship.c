@@ -48,6 +48,7 @@ static void run_free(struct ship_run *r)
 	ship_opts_fini(&r->opts);
 	err_fini(&r->error);
 	free(r->layers);
+	free(r->top);
 	free(r->refs);
 	free(r->attrs);
 	free(r);

@@ -72,7 +72,7 @@ void solve_build_free(struct solve_build *b)
 	{
 		list_del(&w->in_build);
 		list_del(&w->in_node);
-		free(w);
+		w->build = NULL; /* its owner frees it */
 	}
 	LIST_EACH(&b->members, struct solve_member, m, in_build) member_free(m);
 	list_del(&b->all);
@@ -254,8 +254,8 @@ struct solve_waiter *solve_want(struct solve_build *b, struct solve_node *n, siz
 void solve_waiter_free(struct solve_waiter *w)
 {
 	if (!w) return;
-	struct solver *s = w->build->solver;
-	bool pending = !w->told;
+	struct solver *s = w->build ? w->build->solver : NULL;
+	bool pending = s && !w->told;
 	list_del(&w->in_build);
 	list_del(&w->in_node);
 	free(w);

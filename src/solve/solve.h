@@ -91,7 +91,7 @@ struct solve_build_ops {
 	void (*event)(void *user, struct prog_event *ev); /* progress; borrowed: take a reference to keep it */
 };
 struct solve_build *solve_build_new(struct solver *s, const struct solve_build_ops *ops, void *user);
-/* Cancels what only it wanted; its waiters are not called any more. */
+/* Cancels what only it wanted; its waiters are not called any more (their owners still free them). */
 void solve_build_free(struct solve_build *b);
 void *solve_build_user(struct solve_build *b);
 
