@@ -1,7 +1,7 @@
 /* Registry credentials as the docker CLI keeps them: config.json's auths, credsStore and credHelpers (programs).
  * Runs in a job: reads files and waits for a child. Source: docker/cli cli/config/configfile, cli/config/credentials;
  * docker/docker-credential-helpers. */
-#include "sess/client.h"
+#include "sess/auth.h"
 
 #include <errno.h>
 #include <fcntl.h>

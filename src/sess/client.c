@@ -50,7 +50,6 @@ void client_unref(struct sess_client *c)
 	map_fini_free(&c->agents);
 	free(c->shared_key);
 	free(c->docker_config);
-	err_fini(&c->why);
 	free(c);
 }
 
@@ -443,7 +442,7 @@ static void on_closed(void *arg, const struct err *why)
 	c->tunnel = NULL;
 	void (*ended)(void *, const struct err *) = c->ended;
 	c->ended = NULL;
-	bool bad = why && why->code != CODE_OK;
+	bool bad = !c->stopping && why && why->code != CODE_OK;
 	if (ended) ended(c->arg, bad ? why : NULL);
 	client_unref(c);
 }
@@ -470,5 +469,6 @@ int sess_client_start(struct sess_client *c, struct wire_conn *conn, void (*ende
 
 void sess_client_stop(struct sess_client *c)
 {
+	c->stopping = true;
 	if (c->tunnel) wire_conn_close(c->tunnel);
 }

@@ -41,7 +41,7 @@ struct sess_client {
 	struct wire_conn *tunnel;
 	void (*ended)(void *arg, const struct err *e);
 	void *arg;
-	struct err why;
+	bool stopping;
 	uint64_t sent;
 };
 struct sess_client *client_ref(struct sess_client *c);
@@ -72,6 +72,4 @@ void client_on_upload(void *c, struct wire_call *call);
 void client_on_credentials(void *c, struct wire_call *call);
 void client_content_register(struct sess_client *c);
 
-/* auth_job.c: blocks. *ret_user and *ret_secret are heap, "" when there is none. */
-int client_credentials(const char *config_path, const char *host, char **ret_user, char **ret_secret, struct err *e);
 #endif

@@ -1,5 +1,6 @@
 /* The Auth service: Credentials only. Without GetTokenAuthority the daemon does the token exchange itself. */
 #include "proto/filesync.pb-c.h"
+#include "sess/auth.h"
 #include "sess/client.h"
 
 struct auth_task {

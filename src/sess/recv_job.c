@@ -12,162 +12,12 @@
  * 6. Never stale: an entry like before is kept only if its stamp proves it (stamp_proves); otherwise the bytes are asked
  *    for and compared with the file, which is left alone while they are equal.
  * Source: fsutil receive.go, diff_containerd.go, diskwriter.go, validator.go; reference 02 §3; design §5. */
-#include "sess/transfer.h"
+#include "sess/recv.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <stdio.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/xattr.h>
 
-enum { OUTSTANDING = 2048, OPEN_FILES = 64, OPEN_DIRS = 64, ENTRIES_MAX = 8 << 20, RACY_NS = 20000000 };
-enum { NONE = UINT32_MAX, SHARED = UINT32_MAX - 1 };
-#define METADATA_NAME ".fsutil-metadata"
-
-enum item_state {
-	ITEM_BROKEN, /* being made: the name may or may not be there */
-	ITEM_KEPT,   /* as the old index says */
-	ITEM_DONE,   /* made, or made again */
-	ITEM_NEW,    /* a file that is wanted; nothing of it is there */
-	ITEM_OLD,    /* a file that is wanted; the old version is in place */
-	ITEM_VERIFY, /* a file that looks as before but must prove it */
-	ITEM_LINK,   /* a hard link, made at the end */
-};
-struct item {
-	uint32_t id, parent, old; /* parent: item of the directory, NONE: the root; old: in the old index */
-	uint8_t state;
-	bool asked, touched; /* touched: a directory whose attributes must be set at the end */
-	struct rfile *file;
-};
-/* A file that is being received. */
-struct rfile {
-	struct list link;
-	uint32_t item;
-	int fd, old_fd; /* old_fd: being compared with, up to off */
-	int64_t off;
-	char tmp[32]; /* "": written under its own name */
-	struct tree_hasher hash;
-};
-/* The directories above the last entry of the listing. */
-struct above {
-	char *path;
-	uint32_t item;           /* NONE: not materialised (metadata_only) */
-	struct tree_entry entry; /* a copy, then */
-};
-struct recv {
-	const struct sess_recv *o;
-	const struct sess_io *io;
-	struct sess_filesync_stats *st;
-	struct tree_index *now;
-	size_t old_at; /* entries of old before it are dealt with */
-	VEC(struct item) items;
-	VEC(uint32_t) by_id, queue;
-	size_t queue_at, n_asked;
-	struct list files;
-	size_t n_files;
-	VEC(struct above) above;
-	char *last;
-	bool listed;
-	struct {
-		uint32_t item;
-		int fd;
-	} dirs[OPEN_DIRS];
-	size_t dirs_next;
-	struct {
-		int64_t *key;
-		uint32_t *item; /* 0: free, else item + 1 */
-		size_t n, cap;
-	} stamps;
-	uint64_t tmp_count;
-	int64_t started_ns;
-	struct buf packet, metadata;
-};
-
-int sess_open_beneath(int dirfd, const char *path, int flags, mode_t mode)
-{
-	struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC | O_NOFOLLOW),
-			       .mode = flags & O_CREAT ? mode : 0,
-			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-	return (int)syscall(SYS_openat2, dirfd, *path ? path : ".", &how, sizeof how);
-}
-
-static struct tree_entry *entry_of(struct recv *r, uint32_t item) { return tree_index_at(r->now, item); }
-static const struct tree_entry *old_of(struct recv *r, const struct item *it)
-{
-	return it->old == NONE ? NULL : tree_index_at(r->o->old, it->old);
-}
 static size_t old_count(const struct recv *r) { return r->o->old ? tree_index_count(r->o->old) : 0; }
-
-/* ---- directories ---- */
-static int dir_fd(struct recv *r, uint32_t item, struct err *e)
-{
-	if (item == NONE) return r->o->dest_fd;
-	for (size_t i = 0; i < OPEN_DIRS; i++)
-		if (r->dirs[i].fd >= 0 && r->dirs[i].item == item) return r->dirs[i].fd;
-	const char *path = entry_of(r, item)->path;
-	int fd = sess_open_beneath(r->o->dest_fd, path, O_PATH | O_DIRECTORY, 0);
-	if (fd < 0) return err_sys(e, errno, "open directory %s", path);
-	size_t at = r->dirs_next++ % OPEN_DIRS;
-	close_fd(&r->dirs[at].fd);
-	r->dirs[at].item = item;
-	r->dirs[at].fd = fd;
-	return fd;
-}
-
-static void touch(struct recv *r, uint32_t dir)
-{
-	if (dir != NONE) r->items.v[dir].touched = true;
-}
-
-static void tmp_name(struct recv *r, char out[static 32])
-{
-	snprintf(out, 32, ".tmp.%09llu", (unsigned long long)(r->started_ns / 1000 + (int64_t)r->tmp_count++) % 1000000000);
-}
-
-/* Name `tmp` as `name`, whatever is there. */
-static int into_place(int dfd, const char *tmp, const char *name, struct err *e)
-{
-	if (renameat(dfd, tmp, dfd, name) == 0) return 0;
-	if (errno != EISDIR && errno != ENOTEMPTY && errno != EEXIST) return err_sys(e, errno, "rename to %s", name);
-	if (path_remove_all(dfd, name, e) < 0) return -1;
-	return renameat(dfd, tmp, dfd, name) < 0 ? err_sys(e, errno, "rename to %s", name) : 0;
-}
-
-/* ---- attributes ---- */
-static bool xattr_allowed(const char *name)
-{
-	return !str_starts(name, "trusted.overlay.") && !str_starts(name, "user.overlay.") &&
-	       !str_starts(name, "user.containers.override_stat") && !str_starts(name, "user.fuseoverlayfs.");
-}
-
-static struct timespec stamp_of(int64_t ns)
-{
-	int64_t s = ns / 1000000000, rest = ns % 1000000000;
-	if (rest < 0) s--, rest += 1000000000;
-	return (struct timespec){s, rest};
-}
-
-/* Owner, mode, xattrs and times of an open file or directory, the mode after the owner (chown clears setuid). */
-static int set_attrs(int fd, const struct tree_entry *t, struct err *e)
-{
-	struct timespec ts[2] = {stamp_of(t->mtime_ns), stamp_of(t->mtime_ns)};
-	if (fchown(fd, t->uid, t->gid) < 0) return err_sys(e, errno, "chown %s", t->path);
-	for (size_t i = 0; i < t->n_xattrs; i++) /* best effort, as the file system may know none */
-		if (xattr_allowed(t->xattrs[i].name)) fsetxattr(fd, t->xattrs[i].name, t->xattrs[i].value, t->xattrs[i].len, 0);
-	if (fchmod(fd, tree_mode_unix(t->mode) & 07777) < 0) return err_sys(e, errno, "chmod %s", t->path);
-	return futimens(fd, ts) < 0 ? err_sys(e, errno, "set times of %s", t->path) : 0;
-}
-
-static int set_attrs_at(int dfd, const char *name, const struct tree_entry *t, struct err *e)
-{
-	struct timespec ts[2] = {stamp_of(t->mtime_ns), stamp_of(t->mtime_ns)};
-	if (fchownat(dfd, name, t->uid, t->gid, AT_SYMLINK_NOFOLLOW) < 0) return err_sys(e, errno, "chown %s", t->path);
-	if (!tree_is_symlink(t) && fchmodat(dfd, name, tree_mode_unix(t->mode) & 07777, 0) < 0)
-		return err_sys(e, errno, "chmod %s", t->path);
-	return utimensat(dfd, name, ts, AT_SYMLINK_NOFOLLOW) < 0 ? err_sys(e, errno, "set times of %s", t->path) : 0;
-}
 
 /* ---- comparing ---- */
 static bool same_xattrs(const struct tree_entry *a, const struct tree_entry *b)
@@ -180,7 +30,7 @@ static bool same_xattrs(const struct tree_entry *a, const struct tree_entry *b)
 	return true;
 }
 
-static bool same_meta(const struct tree_entry *a, const struct tree_entry *b)
+bool recv_same_meta(const struct tree_entry *a, const struct tree_entry *b)
 {
 	const char *la = a->linkname ? a->linkname : "", *lb = b->linkname ? b->linkname : "";
 	if (a->mode != b->mode || a->uid != b->uid || a->gid != b->gid || !same_xattrs(a, b)) return false;
@@ -270,7 +120,7 @@ static int remove_path(struct recv *r, const char *path, struct err *e)
 	_cleanup_close_ int fd = sess_open_beneath(r->o->dest_fd, dir, O_PATH | O_DIRECTORY, 0);
 	if (fd < 0) return errno == ENOENT ? 0 : err_sys(e, errno, "remove %s", path);
 	size_t at = tree_index_lower(r->now, dir);
-	if (at < r->items.n && strcmp(entry_of(r, (uint32_t)at)->path, dir) == 0) touch(r, (uint32_t)at);
+	if (at < r->items.n && strcmp(entry_of(r, (uint32_t)at)->path, dir) == 0) recv_touch(r, (uint32_t)at);
 	return path_remove_all(fd, path_base(path), e) < 0 ? err_wrap(e, "remove %s", path) : 0;
 }
 
@@ -294,69 +144,11 @@ static int drop_until(struct recv *r, const char *path, uint32_t *ret_old, struc
 	}
 	return 0;
 }
-
-/* ---- what is made at once ---- */
-static int make_dir(struct recv *r, struct item *it, const struct tree_entry *t, struct err *e)
-{
-	const struct tree_entry *old = old_of(r, it);
-	const char *name = path_base(t->path);
-	struct stat sb;
-	if (old && tree_is_dir(old)) {
-		bool same = same_meta(old, t);
-		it->touched = !same || old->mtime_ns != t->mtime_ns;
-		it->state = same ? ITEM_KEPT : ITEM_DONE;
-		return 0;
-	}
-	int dfd = dir_fd(r, it->parent, e);
-	if (dfd < 0) return -1;
-	it->touched = true;
-	if (mkdirat(dfd, name, 0700) < 0) {
-		if (errno != EEXIST) return err_sys(e, errno, "mkdir %s", t->path);
-		bool is_dir = fstatat(dfd, name, &sb, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(sb.st_mode);
-		if (!is_dir || r->o->old) {
-			if (path_remove_all(dfd, name, e) < 0) return -1;
-			if (mkdirat(dfd, name, 0700) < 0) return err_sys(e, errno, "mkdir %s", t->path);
-		}
-	}
-	touch(r, it->parent);
-	it->state = ITEM_DONE;
-	return 0;
-}
-
-static int make_node(int dfd, const char *name, const struct tree_entry *t)
-{
-	if (tree_is_symlink(t)) return symlinkat(t->linkname, dfd, name);
-	dev_t dev = t->mode & TREE_DEVICE ? makedev((unsigned)t->devmajor, (unsigned)t->devminor) : 0;
-	return mknodat(dfd, name, (tree_mode_unix(t->mode) & S_IFMT) | 0600, dev);
-}
-
-/* A symlink, device or fifo. */
-static int make_special(struct recv *r, struct item *it, const struct tree_entry *t, struct err *e)
-{
-	const struct tree_entry *old = old_of(r, it);
-	if (old && same_meta(old, t)) {
-		it->state = ITEM_KEPT;
-		return 0;
-	}
-	char tmp[32];
-	int dfd = dir_fd(r, it->parent, e);
-	if (dfd < 0) return -1;
-	tmp_name(r, tmp);
-	if (make_node(dfd, tmp, t) < 0) return err_sys(e, errno, "create %s", t->path);
-	touch(r, it->parent);
-	if (set_attrs_at(dfd, tmp, t, e) < 0 || into_place(dfd, tmp, path_base(t->path), e) < 0) {
-		unlinkat(dfd, tmp, 0);
-		return -1;
-	}
-	it->state = ITEM_DONE;
-	return 0;
-}
-
 static void want_file(struct recv *r, uint32_t item, const struct tree_entry *t, bool has_proof)
 {
 	struct item *it = &r->items.v[item];
 	const struct tree_entry *old = old_of(r, it);
-	bool same = old && same_meta(old, t);
+	bool same = old && recv_same_meta(old, t);
 	it->state = !old ? ITEM_NEW : same ? ITEM_VERIFY : ITEM_OLD;
 	if (!same && !has_proof) stamp_is_unique(r, t->mtime_ns, item);
 	if (same && stamp_proves(r, t, has_proof, old, item) && !r->o->differ_none) {
@@ -458,13 +250,13 @@ static int materialise(struct recv *r, const struct tree_entry *t, bool has_proo
 	}
 	int rc = 0;
 	if (tree_is_dir(t))
-		rc = make_dir(r, it, t, e);
+		rc = recv_make_dir(r, it, t, e);
 	else if (tree_is_hardlink(t))
 		it->state = ITEM_LINK;
 	else if (tree_is_regular(t))
 		want_file(r, at, t, has_proof);
 	else
-		rc = make_special(r, it, t, e);
+		rc = recv_make_special(r, it, t, e);
 	it = &r->items.v[at];
 	if (it->state != ITEM_KEPT && it->state != ITEM_VERIFY && it->state != ITEM_LINK) r->st->changed++;
 	if (it->state == ITEM_KEPT && was && was->has_digest) mine->digest = was->digest, mine->has_digest = true;
@@ -539,165 +331,17 @@ static int on_stat(struct recv *r, struct sess_packet *p, struct err *e)
 	}
 	return 0;
 }
-
 /* ---- the data ---- */
-static struct rfile *file_new(struct recv *r, uint32_t item)
-{
-	struct rfile *f = xnew(struct rfile);
-	f->item = item;
-	f->fd = f->old_fd = -1;
-	list_add_tail(&r->files, &f->link);
-	r->n_files++;
-	r->items.v[item].file = f;
-	tree_hash_begin(&f->hash, entry_of(r, item));
-	return f;
-}
-
-static void file_free(struct recv *r, struct rfile *f)
-{
-	close_fd(&f->fd);
-	close_fd(&f->old_fd);
-	tree_hash_fini(&f->hash);
-	r->items.v[f->item].file = NULL;
-	r->n_files--;
-	list_del(&f->link);
-	free(f);
-}
-
-static int file_create(struct recv *r, struct rfile *f, struct err *e)
-{
-	struct item *it = &r->items.v[f->item];
-	const char *path = entry_of(r, f->item)->path;
-	int dfd = dir_fd(r, it->parent, e), flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-	if (dfd < 0) return -1;
-	touch(r, it->parent);
-	if (it->state == ITEM_NEW && r->o->old) {
-		f->fd = openat(dfd, path_base(path), flags, 0600);
-		if (f->fd >= 0) return 0;
-		if (errno != EEXIST) return err_sys(e, errno, "create %s", path);
-	}
-	do {
-		tmp_name(r, f->tmp);
-		f->fd = openat(dfd, f->tmp, flags, 0600);
-	} while (f->fd < 0 && errno == EEXIST);
-	return f->fd < 0 ? err_sys(e, errno, "create %s", path) : 0;
-}
-
-/* The comparison found a difference: write a new file that begins as the old one does. */
-static int file_diverge(struct recv *r, struct rfile *f, struct err *e)
-{
-	uint8_t b[65536];
-	r->items.v[f->item].state = ITEM_OLD;
-	r->st->changed++;
-	if (file_create(r, f, e) < 0) return -1;
-	for (int64_t at = 0; at < f->off;) {
-		ssize_t n = pread(f->old_fd, b, (size_t)min_of((int64_t)sizeof b, f->off - at), at);
-		if (n <= 0) return err_sys(e, n < 0 ? errno : EIO, "read %s", entry_of(r, f->item)->path);
-		if (path_write_all(f->fd, b, (size_t)n, e) < 0) return -1;
-		tree_hash_update(&f->hash, b, (size_t)n);
-		at += n;
-	}
-	close_fd(&f->old_fd);
-	f->old_fd = -1;
-	return 0;
-}
-
-static int file_compare(struct recv *r, struct rfile *f, const uint8_t *p, size_t n, bool *ret_equal, struct err *e)
-{
-	uint8_t b[65536];
-	int64_t off = f->off;
-	for (size_t at = 0; at < n;) {
-		ssize_t got = pread(f->old_fd, b, min_of(sizeof b, n - at), off);
-		if (got < 0) return err_sys(e, errno, "read %s", entry_of(r, f->item)->path);
-		if (got == 0 || memcmp(b, p + at, (size_t)got) != 0) {
-			*ret_equal = false;
-			return 0;
-		}
-		at += (size_t)got;
-		off += got;
-	}
-	f->off = off;
-	*ret_equal = true;
-	return 0;
-}
-
-static int file_begin(struct recv *r, uint32_t item, struct rfile **ret, struct err *e)
-{
-	if (r->n_files >= OPEN_FILES) return err_set(e, CODE_RESOURCE_EXHAUSTED, "file transfer: too many files at once");
-	struct rfile *f = file_new(r, item);
-	struct item *it = &r->items.v[item];
-	*ret = f;
-	if (it->state != ITEM_VERIFY) return file_create(r, f, e);
-	int dfd = dir_fd(r, it->parent, e);
-	if (dfd < 0) return -1;
-	f->old_fd = openat(dfd, path_base(entry_of(r, item)->path), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-	return f->old_fd >= 0 ? 0 : file_diverge(r, f, e); /* it should be there; if not, all of it is new */
-}
-
-static int file_data(struct recv *r, struct rfile *f, const uint8_t *p, size_t n, struct err *e)
-{
-	if (f->old_fd >= 0) {
-		bool equal;
-		if (file_compare(r, f, p, n, &equal, e) < 0) return -1;
-		if (equal) return 0;
-		if (file_diverge(r, f, e) < 0) return -1;
-	}
-	if (path_write_all(f->fd, p, n, e) < 0) return err_wrap(e, "write %s", entry_of(r, f->item)->path);
-	tree_hash_update(&f->hash, p, n);
-	f->off += (int64_t)n;
-	return 0;
-}
-
-static int file_publish(struct recv *r, struct rfile *f, struct err *e)
-{
-	struct item *it = &r->items.v[f->item];
-	struct tree_entry *t = entry_of(r, f->item);
-	if (set_attrs(f->fd, t, e) < 0) return -1;
-	if (*f->tmp) {
-		int dfd = dir_fd(r, it->parent, e);
-		if (dfd < 0 || into_place(dfd, f->tmp, path_base(t->path), e) < 0) return -1;
-	}
-	it->state = ITEM_DONE;
-	tree_hash_final(&f->hash, &t->digest);
-	t->has_digest = true;
-	if (f->off != t->size) t->flags |= SESS_ENTRY_RACY; /* it changed while the client read it */
-	return 0;
-}
-
-static int file_end(struct recv *r, struct rfile *f, struct err *e)
-{
-	struct item *it = &r->items.v[f->item];
-	struct tree_entry *t = entry_of(r, f->item);
-	const struct tree_entry *old = old_of(r, it);
-	struct stat sb;
-	if (f->old_fd >= 0) {
-		if (fstat(f->old_fd, &sb) < 0) return err_sys(e, errno, "stat %s", t->path);
-		if (sb.st_size == f->off) {
-			it->state = ITEM_KEPT;
-			t->has_digest = old->has_digest;
-			t->digest = old->digest;
-			if (f->off != t->size) t->flags |= SESS_ENTRY_RACY;
-			file_free(r, f);
-			return 0;
-		}
-		if (file_diverge(r, f, e) < 0) return -1;
-	}
-	if (file_publish(r, f, e) < 0) return -1;
-	file_free(r, f);
-	return 0;
-}
-
 static int on_data(struct recv *r, const struct sess_packet *p, struct err *e)
 {
 	uint32_t item = p->id < r->by_id.n ? r->by_id.v[p->id] : NONE;
 	struct item *it = item == NONE ? NULL : &r->items.v[item];
 	if (!it || !it->asked) return err_set(e, CODE_INVALID_ARGUMENT, "file transfer: invalid file request %u", p->id);
-	struct rfile *f = it->file;
-	if (!f && file_begin(r, item, &f, e) < 0) return -1;
-	if (p->n_data) return file_data(r, f, p->data, p->n_data, e);
-	it->asked = false;
-	r->n_asked--;
-	return file_end(r, f, e);
+	if (!p->n_data) {
+		it->asked = false;
+		r->n_asked--;
+	}
+	return recv_file_data(r, item, p->data, p->n_data, e);
 }
 
 static int ask(struct recv *r, struct err *e)
@@ -714,48 +358,6 @@ static int ask(struct recv *r, struct err *e)
 }
 
 /* ---- the end ---- */
-static int make_link(struct recv *r, uint32_t at, struct err *e)
-{
-	struct item *it = &r->items.v[at];
-	const struct tree_entry *t = entry_of(r, at), *old = old_of(r, it);
-	size_t to = tree_index_lower(r->now, t->linkname);
-	const struct tree_entry *target = entry_of(r, (uint32_t)to);
-	if (old && same_meta(old, t) && r->items.v[to].state == ITEM_KEPT) {
-		it->state = ITEM_KEPT;
-		return 0;
-	}
-	_cleanup_close_ int from = sess_open_beneath(r->o->dest_fd, target->path, O_PATH, 0);
-	int dfd = dir_fd(r, it->parent, e);
-	if (from < 0 || dfd < 0) return from < 0 ? err_sys(e, errno, "open %s", target->path) : -1;
-	int tdir = dir_fd(r, r->items.v[to].parent, e);
-	if (tdir < 0) return -1;
-	const char *name = path_base(t->path), *tname = path_base(target->path);
-	it->state = ITEM_BROKEN;
-	r->st->changed++;
-	touch(r, it->parent);
-	if (linkat(tdir, tname, dfd, name, 0) < 0) {
-		if (errno != EEXIST) return err_sys(e, errno, "link %s", t->path);
-		if (path_remove_all(dfd, name, e) < 0) return -1;
-		if (linkat(tdir, tname, dfd, name, 0) < 0) return err_sys(e, errno, "link %s", t->path);
-	}
-	it->state = ITEM_DONE;
-	return 0;
-}
-
-static int finish_dir(struct recv *r, uint32_t at, struct err *e)
-{
-	struct item *it = &r->items.v[at];
-	const struct tree_entry *t = entry_of(r, at);
-	struct timespec ts[2] = {stamp_of(t->mtime_ns), stamp_of(t->mtime_ns)};
-	_cleanup_close_ int fd = sess_open_beneath(r->o->dest_fd, t->path, O_RDONLY | O_DIRECTORY, 0);
-	if (fd < 0) return err_sys(e, errno, "open directory %s", t->path);
-	const struct tree_entry *old = old_of(r, it);
-	for (size_t i = 0; old && i < old->n_xattrs; i++)
-		if (xattr_allowed(old->xattrs[i].name) && it->state == ITEM_DONE) fremovexattr(fd, old->xattrs[i].name);
-	if (it->state == ITEM_DONE) return set_attrs(fd, t, e);
-	return futimens(fd, ts) < 0 ? err_sys(e, errno, "set times of %s", t->path) : 0;
-}
-
 static int write_metadata(struct recv *r, struct err *e)
 {
 	if (path_remove_all(r->o->dest_fd, METADATA_NAME, e) < 0) return -1;
@@ -767,10 +369,10 @@ static int write_metadata(struct recv *r, struct err *e)
 static int finish(struct recv *r, struct err *e)
 {
 	for (uint32_t i = 0; i < r->items.n; i++)
-		if (r->items.v[i].state == ITEM_LINK && make_link(r, i, e) < 0) return -1;
+		if (r->items.v[i].state == ITEM_LINK && recv_make_link(r, i, e) < 0) return -1;
 	for (uint32_t i = (uint32_t)r->items.n; i-- > 0;) {
 		if (!r->items.v[i].touched) continue;
-		if (finish_dir(r, i, e) < 0) return -1;
+		if (recv_finish_dir(r, i, e) < 0) return -1;
 	}
 	return r->o->metadata_only ? write_metadata(r, e) : 0;
 }
@@ -815,7 +417,7 @@ static struct tree_index *recover(struct recv *r)
 	struct tree_index *z = tree_index_new();
 	LIST_EACH(&r->files, struct rfile, f, link)
 	{
-		int dfd = dir_fd(r, r->items.v[f->item].parent, NULL);
+		int dfd = recv_dir_fd(r, r->items.v[f->item].parent, NULL);
 		if (f->fd >= 0 && dfd >= 0) unlinkat(dfd, *f->tmp ? f->tmp : path_base(entry_of(r, f->item)->path), 0);
 	}
 	for (uint32_t i = 0; i < r->items.n; i++) recover_item(r, z, i);
@@ -889,7 +491,7 @@ static int part(struct recv *r, struct sess_packet *p, struct err *e)
 
 static void recv_fini(struct recv *r)
 {
-	while (!list_empty(&r->files)) file_free(r, list_first(&r->files, struct rfile, link));
+	while (!list_empty(&r->files)) recv_file_free(r, list_first(&r->files, struct rfile, link));
 	while (r->above.n) above_pop(r);
 	for (size_t i = 0; i < OPEN_DIRS; i++) close_fd(&r->dirs[i].fd);
 	vec_fini(&r->above);

@@ -13,6 +13,7 @@
  * Source: BuildKit session/ and fsutil; /work/shared/reference/02-session.md. */
 #include "base/base.h"
 #include "loop/loop.h"
+#include "sess/types.h"
 
 struct wire_call;
 struct wire_conn;
@@ -63,13 +64,6 @@ struct sess_op *sess_call(struct sess *s, const char *method, const void *req, s
 			  uint64_t timeout_ms, sess_bytes_fn *done, void *arg);
 
 /* ---- files from the client ---- */
-struct sess_filesync_stats {
-	uint64_t entries;         /* in the client's listing */
-	uint64_t requested;       /* files whose bytes were asked for */
-	uint64_t requested_again; /* of them: only because their stamp proves nothing (design §5) */
-	uint64_t changed;         /* entries that were added or are different now, and removed */
-	uint64_t bytes;           /* of packets received */
-};
 enum sess_differ { SESS_DIFFER_METADATA, SESS_DIFFER_NONE };
 struct sess_filesync_req {
 	const char *name;                                        /* "context", "dockerfile", ... */
@@ -103,20 +97,7 @@ typedef void sess_done_fn(void *arg, const struct err *e);
  * job's write fails with ALREADY_EXISTS: the job stops there, which is no failure. */
 struct sess_op *sess_filesend_file(struct sess *s, unsigned exporter, char *const *md, size_t n_md, struct loop_pipe **ret_pipe,
 				   sess_done_fn *done, void *arg);
-/* Directories (local exporter). Everything that is pointed at must stay until done. */
-struct sess_extra_file { /* beside what is on disk, in the root's directory (attestations); it wins over a file there */
-	const char *name;
-	const void *p;
-	size_t n;
-	int64_t mtime_ns;
-};
-struct sess_send_root {
-	int fd;          /* borrowed; -1: an empty directory */
-	const char *top; /* NULL or "": as it is; "linux_amd64": below a directory of that name (one component) */
-	int64_t top_mtime_ns;
-	const struct sess_extra_file *extras;
-	size_t n_extras;
-};
+/* Directories (local exporter), see types.h for the roots. Everything that is pointed at must stay until done. */
 struct sess_filesend_dir_req {
 	unsigned exporter;
 	const struct sess_send_root *roots; /* one; or several with different tops */

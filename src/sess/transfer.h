@@ -3,7 +3,7 @@
 /* The two roles of a file transfer, for jobs: straight-line code over a channel of packets. The loop side that feeds the
  * channel is lane.h. The same code serves the daemon and the client. Source: fsutil send.go, receive.go; reference 02 §3. */
 #include "sess/packet.h"
-#include "sess/sess.h"
+#include "sess/types.h"
 #include "spec/spec.h"
 
 /* Packets in and out. `io` functions run on the job's thread. */
