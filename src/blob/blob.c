@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -15,8 +16,7 @@ const char *blob_hex(const char *digest, struct err *e)
 	return digest_parse(digest, &d, e) < 0 ? NULL : digest + strlen("sha256:");
 }
 
-/* What a killed daemon left behind. Other rooms may keep files in tmp/ too: only ours go. */
-static int clean_tmp(const struct blob_store *s, struct err *e)
+static int clean_tmp(const struct blob_store *s, const char *prefix, struct err *e)
 {
 	int fd = openat(s->tmp, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -24,7 +24,7 @@ static int clean_tmp(const struct blob_store *s, struct err *e)
 	struct dirent *ent;
 	int r = 0;
 	while (r == 0 && (ent = readdir(d)))
-		if (str_starts(ent->d_name, BLOB_TMP_PREFIX)) r = path_remove_all(s->tmp, ent->d_name, e);
+		if (str_starts(ent->d_name, prefix)) r = path_remove_all(s->tmp, ent->d_name, e);
 	closedir(d);
 	return r;
 }
@@ -45,7 +45,7 @@ int blob_store_open(const char *root, struct blob_store **ret, struct err *e)
 	s->root = xstrdup(root);
 	s->blobs = s->tmp = -1;
 	if (open_folder(root, "blobs/sha256", &s->blobs, e) < 0 || open_folder(root, "tmp", &s->tmp, e) < 0 ||
-	    clean_tmp(s, e) < 0) {
+	    clean_tmp(s, BLOB_TMP_PREFIX, e) < 0) { /* what a killed daemon left; other rooms may keep files in tmp/ too */
 		blob_store_close(s);
 		return err_wrap(e, "open blob store");
 	}
@@ -104,6 +104,17 @@ int blob_remove(struct blob_store *s, const char *digest, struct err *e)
 	if (unlinkat(s->blobs, hex, 0) == 0) return 1;
 	return errno == ENOENT ? 0 : err_sys(e, errno, "remove blob %s", digest);
 }
+
+int blob_trash(struct blob_store *s, const char *digest, struct err *e)
+{
+	const char *hex = blob_hex(digest, e);
+	if (!hex) return -1;
+	_cleanup_free_ char *name = xasprintf(BLOB_TRASH_PREFIX "%s", hex);
+	if (renameat(s->blobs, hex, s->tmp, name) == 0) return 1;
+	return errno == ENOENT ? 0 : err_sys(e, errno, "remove blob %s", digest);
+}
+
+int blob_trash_empty(struct blob_store *s, struct err *e) { return clean_tmp(s, BLOB_TRASH_PREFIX, e); }
 
 int blob_list(const struct blob_store *s,
 	      int (*each)(void *ctx, const char *digest, int64_t bytes, int64_t mtime, struct err *e), void *ctx, struct err *e)

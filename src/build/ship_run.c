@@ -1,7 +1,8 @@
 /* The exporters of a build, one after the other, each in a vertex of its own; what they answer is merged. */
-#include "build/internal.h"
+#include "build/platforms.h"
 #include "ship/ship.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct ship_run_all {
@@ -92,6 +93,7 @@ static void exported(void *arg, const struct strvec *response, const struct err 
 		return;
 	}
 	add_response(&s->response, response);
+	build_record_export(s->build, s->at, response);
 	s->at++;
 	next(s);
 }
@@ -149,13 +151,38 @@ static void next(struct ship_run_all *s)
 	finish(s, NULL);
 }
 
+/* What does not fit the request is a warning on the first exporter, or on a vertex of its own. */
+static void warn_platforms(struct ship_run_all *s, const char *vertex)
+{
+	_cleanup_strvec_ struct strvec warnings = {0};
+	struct build *b = s->build;
+	result_platform_warnings(&b->result, &b->engine->conf.platforms[0], &warnings);
+	if (!warnings.n) return;
+	struct build_vertex *own = vertex ? NULL : build_vertex_start(b, "verifying build result", "Verifying build result");
+	for (size_t i = 0; i < warnings.n; i++) {
+		struct prog_warning w = {.level = 1, .short_ = warnings.v[i]};
+		snprintf(w.vertex, sizeof w.vertex, "%s", own ? own->v.digest : vertex);
+		struct prog_event *ev = prog_warning_new(&w);
+		build_event(b, ev);
+		prog_unref(ev);
+	}
+	if (own) build_vertex_end(own, NULL);
+}
+
 static void begin(void *arg)
 {
 	struct ship_run_all *s = arg;
-	if (s->cancelled)
+	if (s->cancelled) {
 		finish(s, NULL);
-	else
+		return;
+	}
+	if (!exporter_count(s->build->pb)) {
+		warn_platforms(s, NULL);
 		next(s);
+		return;
+	}
+	next(s); /* its exporter answers later */
+	warn_platforms(s, s->vertex->v.digest);
 }
 
 struct ship_run_all *ship_run_start(struct build *b, void (*done)(void *arg, const struct strvec *response, const struct err *e), void *arg)

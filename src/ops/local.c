@@ -25,6 +25,8 @@ struct local_op {
 	struct err last; /* why the session before would not do */
 	bool locked;
 	char *key;
+	uint64_t bytes;
+	struct timespec since;
 };
 
 static void op_free(void *op)
@@ -98,6 +100,21 @@ static void seal_done(struct loop_job *j)
 	end(l, &l->work.error);
 }
 
+static void show(struct local_op *l, bool end)
+{
+	_cleanup_free_ char *id = xasprintf("transferring %s:", l->src.local.name);
+	struct prog_status s = {.id = id, .name = "transferring", .current = (int64_t)l->bytes, .started = l->since};
+	if (end) s.completed = time_now();
+	solve_status(l->node, &s);
+}
+
+static void progress(void *arg, uint64_t bytes)
+{
+	struct local_op *l = arg;
+	l->bytes = bytes;
+	show(l, false);
+}
+
 static void try_session(struct local_op *l);
 
 static void synced(void *arg, const struct sess_filesync_stats *st, const struct err *e)
@@ -112,19 +129,13 @@ static void synced(void *arg, const struct sess_filesync_stats *st, const struct
 		try_session(l);
 		return;
 	}
+	if (st) l->bytes = st->bytes;
+	show(l, true);
 	/* Also after a failure: what the directory holds is what the index says. */
 	if (e) err_copy(&l->work.sync_error, e);
 	l->job.work = seal_work;
 	l->job.done = seal_done;
 	loop_job_start(l->o.env->loop, &l->job, LOOP_DISK);
-}
-
-static void progress(void *arg, uint64_t bytes)
-{
-	struct local_op *l = arg;
-	_cleanup_free_ char *id = xasprintf("transferring %s:", l->src.local.name);
-	struct prog_status s = {.id = id, .name = "transferring", .current = (int64_t)bytes, .started = time_now()};
-	solve_status(l->node, &s);
 }
 
 static const struct strvec *attr(const struct llb_strs *s, struct strvec *tmp)
@@ -152,7 +163,9 @@ static void start_sync(struct local_op *l)
 		.done = synced,
 		.arg = l,
 	};
-	progress(l, 0);
+	l->bytes = 0;
+	l->since = time_now();
+	show(l, false);
 	l->sync = sess_filesync_start(l->session, &req);
 }
 
