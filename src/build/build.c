@@ -19,6 +19,7 @@ static void build_destroy(struct build *b)
 	build_bridge_free(b->bridge);
 	result_fini(&b->result);
 	solve_build_free(b->solve);
+	ops_memo_fini(&b->memo);
 	for (size_t i = 0; i < b->graphs.n; i++) ops_graph_unref(b->graphs.v[i]);
 	vec_fini(&b->graphs);
 	for (size_t i = 0; i < b->events.n; i++) prog_unref(b->events.v[i]);
@@ -51,6 +52,7 @@ static void finish(struct build *b)
 	result_fini(&b->result);
 	solve_build_free(b->solve);
 	b->solve = NULL;
+	ops_memo_fini(&b->memo);
 	build_events_close(b);
 	db_flush(g->conf.db, NULL);
 	loop_timer_start(g->conf.env->loop, &b->keep, KEEP_MS, 0, expire, b);
@@ -197,6 +199,8 @@ size_t build_sessions(void *user, const char **ret, size_t max)
 	ret[0] = b->session;
 	return 1;
 }
+
+struct ops_memo *build_memo(void *user) { return &((struct build *)user)->memo; }
 
 const char *build_attr(const struct build *b, const char *key)
 {

@@ -23,6 +23,7 @@ struct engine *engine_new(const struct engine_conf *conf)
 	struct engine *g = xnew(struct engine);
 	g->conf = *conf;
 	g->conf.env->build_sessions = build_sessions;
+	g->conf.env->build_memo = build_memo;
 	g->conf.env->load_nested = load_nested;
 	list_init(&g->builds);
 	list_init(&g->waits);

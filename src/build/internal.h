@@ -91,6 +91,7 @@ struct build {
 	struct front_run *front;
 	struct ship_run_all *ship;
 	size_t evaluating;
+	struct ops_memo memo; /* what its sources resolved to */
 	struct err error;
 
 	VEC(struct prog_event *) events;
@@ -136,6 +137,7 @@ void front_run_cancel(struct front_run *f); /* done is not called any more */
 void build_error_details(struct build *b, struct err *e);
 const char *build_attr(const struct build *b, const char *key);
 size_t build_sessions(void *user, const char **ret, size_t max);
+struct ops_memo *build_memo(void *user);
 
 /* ship_run.c: exporters one after the other; done with the response map ("k=v" lists) */
 struct ship_run_all *ship_run_start(struct build *b, void (*done)(void *arg, const struct strvec *response, const struct err *e), void *arg);

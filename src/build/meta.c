@@ -6,22 +6,30 @@
 struct meta_call {
 	struct bridge_call c;
 	struct ops_image_get *get;
+	struct ops_http_get *http;
 	struct build_vertex *vertex;
 	char *identifier, *ref;
 	bool legacy, no_config;
+	struct arena *arena; /* NULL, or of src and op */
+	struct llb_source src;
+	Pb__SourceOp *op;
+	struct buf suffix;
 };
 
 static void meta_free(struct meta_call *m)
 {
 	free(m->identifier);
 	free(m->ref);
+	buf_fini(&m->suffix);
+	arena_free(m->arena);
 }
 
 static void stop(struct bridge_call *c)
 {
 	struct meta_call *m = (struct meta_call *)c;
 	if (c->busy) {
-		ops_image_get_cancel(m->get);
+		if (m->get) ops_image_get_cancel(m->get);
+		if (m->http) ops_http_get_cancel(m->http);
 		return;
 	}
 	meta_free(m);
@@ -103,6 +111,120 @@ static void resolve_image(struct bridge *b, const char *identifier, const Pb__Pl
 	spec_platform_fini(&p);
 }
 
+/* ---- sources that are no images ---- */
+
+/* The answer of a get has come: false when nobody waits for it any more. */
+static bool still_wanted(struct meta_call *m, const struct err *e)
+{
+	m->c.busy = false;
+	if (m->c.ended) {
+		meta_free(m);
+		free(m);
+		return false;
+	}
+	build_vertex_end(m->vertex, e);
+	if (!e) return true;
+	bridge_call_end(&m->c, NULL, e);
+	return false;
+}
+
+static void got_http(void *arg, struct ops_known *known, const char *sum, const struct err *e)
+{
+	struct meta_call *m = arg;
+	m->http = NULL;
+	if (!still_wanted(m, e)) return;
+	Gateway__ResolveSourceHTTPResponse http = GATEWAY__RESOLVE_SOURCE_HTTPRESPONSE__INIT;
+	Gateway__ChecksumResponse checksum = GATEWAY__CHECKSUM_RESPONSE__INIT;
+	Google__Timestamp modified = GOOGLE__TIMESTAMP__INIT;
+	http.checksum = known->digest;
+	http.filename = known->name;
+	if (ops_http_date(known->extra, &modified.seconds)) http.lastmodified = &modified;
+	if (sum) {
+		checksum.digest = (char *)sum;
+		checksum.suffix = (ProtobufCBinaryData){m->suffix.n, m->suffix.p};
+		http.checksumresponse = &checksum;
+	}
+	Gateway__ResolveSourceMetaResponse r = GATEWAY__RESOLVE_SOURCE_META_RESPONSE__INIT;
+	r.source = m->op;
+	r.http = &http;
+	bridge_call_end(&m->c, &r.base, NULL);
+}
+
+static int checksum_request(const Gateway__ResolveSourceMetaRequest *req, struct ops_http_req *ret, struct err *e)
+{
+	static const enum ops_sum sum[] = {OPS_SUM_SHA256, OPS_SUM_SHA384, OPS_SUM_SHA512};
+	const Gateway__ChecksumRequest *c = req->http ? req->http->checksumrequest : NULL;
+	if (!c) return 0;
+	if (c->suffix.len > 4096) return err_set(e, CODE_UNKNOWN, "http checksum request suffix exceeds max size 4096");
+	if ((size_t)c->algo >= array_len(sum))
+		return err_set(e, CODE_UNKNOWN, "unsupported checksum algorithm %d", (int)c->algo);
+	ret->sum = sum[c->algo];
+	ret->suffix = c->suffix.data;
+	ret->suffix_len = c->suffix.len;
+	return 0;
+}
+
+static void resolve_http(struct meta_call *m, const Gateway__ResolveSourceMetaRequest *req)
+{
+	struct build *build = m->c.bridge->build;
+	const char *sessions[OPS_SESSIONS_MAX];
+	struct ops_http_req hr = {.src = &m->src, .sessions = sessions, .build = build};
+	struct err e = ERR_INIT;
+	hr.n_sessions = build_sessions(build, sessions, OPS_SESSIONS_MAX);
+	if (checksum_request(req, &hr, &e) < 0) {
+		build_vertex_end(m->vertex, &e);
+		bridge_call_end(&m->c, NULL, &e);
+		err_fini(&e);
+		return;
+	}
+	buf_add(&m->suffix, hr.suffix, hr.suffix_len);
+	m->c.busy = true;
+	m->http = ops_http_get(build->engine->conf.env, &hr, got_http, m);
+}
+
+/* A call with a vertex of its own and the source parsed. NULL: refused. */
+static struct meta_call *meta_new(struct bridge *b, const Gateway__ResolveSourceMetaRequest *req, struct build_reply r)
+{
+	struct build *build = b->build;
+	_cleanup_arena_ struct arena *a = arena_new(0);
+	_cleanup_buf_ struct buf packed = BUF_INIT;
+	struct llb_source src;
+	struct err e = ERR_INIT;
+	wire_pack(&req->source->base, &packed);
+	Pb__SourceOp *op = wire_unpack_as(Pb__SourceOp, pb__source_op, packed.p, packed.n, a, &e);
+	if (!op || llb_source_parse(op, req->platform, a, &src, &e) < 0) {
+		r.done(r.arg, NULL, &e);
+		err_fini(&e);
+		return NULL;
+	}
+	struct meta_call *m = (struct meta_call *)bridge_call_new(b, r, sizeof *m);
+	m->c.stop = stop;
+	m->arena = take_ptr(a);
+	m->src = src;
+	m->op = op;
+	_cleanup_free_ char *pid = spec_platform_format(&build->engine->conf.platforms[0]);
+	_cleanup_free_ char *shown =
+		*req->logname ? xstrdup(req->logname) : xasprintf("resolve image config for %s", op->identifier);
+	_cleanup_free_ char *id = xasprintf("%s%s", op->identifier, pid);
+	m->vertex = build_vertex_start(build, id, shown);
+	return m;
+}
+
+static void resolve_other(struct bridge *b, const Gateway__ResolveSourceMetaRequest *req, struct build_reply r)
+{
+	struct meta_call *m = meta_new(b, req, r);
+	if (!m) return;
+	switch (m->src.scheme) {
+	case LLB_HTTP: resolve_http(m, req); break;
+	default: {
+		Gateway__ResolveSourceMetaResponse res = GATEWAY__RESOLVE_SOURCE_META_RESPONSE__INIT;
+		res.source = m->op;
+		build_vertex_end(m->vertex, NULL);
+		bridge_call_end(&m->c, &res.base, NULL);
+	}
+	}
+}
+
 void bridge_resolve_source_meta(struct bridge *b, const Gateway__ResolveSourceMetaRequest *req, struct build_reply r)
 {
 	if (!req->source) {
@@ -111,7 +233,7 @@ void bridge_resolve_source_meta(struct bridge *b, const Gateway__ResolveSourceMe
 	}
 	const char *id = req->source->identifier;
 	if (!str_starts(id, "docker-image://")) {
-		bridge_refuse(r, CODE_UNIMPLEMENTED, "metadata of sources like %s is not supported yet", id);
+		resolve_other(b, req, r);
 		return;
 	}
 	resolve_image(b, id, req->platform, req->logname, req->resolvemode, req->image && req->image->noconfig, false, r);

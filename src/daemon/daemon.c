@@ -202,6 +202,7 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	d->env.reg_config = daemon_registries(conf);
 	d->env.reg_pools = &d->pools;
 	d->env.dir = d->dir;
+	d->env.db = d->db;
 	spec_platform_host(&d->env.host);
 	add_platforms(d);
 	add_labels(d);

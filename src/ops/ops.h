@@ -33,12 +33,15 @@ struct ops_env {
 	struct reg_config *reg_config; /* replaced on reload: take a reference */
 	struct reg_pools *reg_pools;
 	const char *dir; /* <root>/slipway */
+	struct db *db;
 	const char *proxy_env; /* private use of the daemon */
 	struct spec_platform host;
 	/* The ids of the sessions of a build, its own first: the count. user is the build's (solve_build_user). */
 	size_t (*build_sessions)(void *user, const char **ret, size_t max);
+	struct ops_memo *(*build_memo)(void *user); /* the same user */
 	/* Load a definition into the builds of a node and want its result: for BuildOp. See ops/nested.c. */
 	struct solve_node *(*load_nested)(void *user, const Pb__Definition *def, size_t *ret_output, struct err *e);
+	struct map turns; /* private to remote.c; empty when nothing runs */
 };
 
 /* ---- graphs ---- */
@@ -89,6 +92,42 @@ struct ops_image_get;
 struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_req *req,
 				    void (*done)(void *arg, struct ops_image *image, const struct err *e), void *arg);
 void ops_image_get_cancel(struct ops_image_get *g); /* done follows with CANCELLED */
+
+/* ---- http(s) and git: what a name means now ---- */
+/* One answer, shared by reference. http: digest of the content, file name, Last-Modified ("" or an HTTP date). git: object id
+ * (of an annotated tag: the tag's), full ref, and the commit that the tag points to ("": it is no tag). */
+struct ops_known {
+	unsigned refs;
+	char *digest, *name, *extra;
+	struct snap *snap; /* the content, held; NULL: not fetched */
+	uint8_t *commit_object, *tag_object; /* git, when asked for; NULL: none */
+	size_t commit_len, tag_len;
+};
+struct ops_known *ops_known_ref(struct ops_known *k);
+void ops_known_unref(struct ops_known *k); /* NULL allowed */
+/* What a build has resolved: embedded in the build, ended with it. */
+struct ops_memo {
+	struct map by_key;
+};
+void ops_memo_fini(struct ops_memo *m);
+enum ops_sum { OPS_SUM_NONE, OPS_SUM_SHA256, OPS_SUM_SHA384, OPS_SUM_SHA512 };
+struct ops_http_req {
+	const struct llb_source *src; /* its strings must live until done */
+	const char *const *sessions;  /* copied */
+	size_t n_sessions;
+	struct solve_node *node; /* who asks: a vertex ... */
+	void *build;             /* ... or a frontend, by its build (the user of env->build_memo) */
+	bool fetch;              /* the content is wanted although the checksum is given */
+	enum ops_sum sum;        /* a checksum over the content and a suffix */
+	const void *suffix;      /* copied */
+	size_t suffix_len;
+};
+struct ops_http_get;
+/* done once, later; known and sum borrowed; sum ("sha512:...") is NULL unless it was asked for. */
+struct ops_http_get *ops_http_get(struct ops_env *env, const struct ops_http_req *req,
+				  void (*done)(void *arg, struct ops_known *known, const char *sum, const struct err *e), void *arg);
+bool ops_http_date(const char *s, int64_t *ret_unix_s); /* any thread; false: it is none */
+void ops_http_get_cancel(struct ops_http_get *g); /* done follows with CANCELLED; the build is not looked at any more */
 
 /* ---- filling lazy snapshots ---- */
 struct ops_fill;

@@ -51,6 +51,7 @@ int reg_http_do(struct reg_io *io, const struct reg_http_req *req, struct reg_ht
 				 .body_bytes = req->body_bytes,
 				 .redirects = req->max_redirects,
 				 .insecure = req->insecure,
+				 .decode = req->decode,
 				 .on_head = on_head,
 				 .on_data = on_data,
 				 .ctx = &g};

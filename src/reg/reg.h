@@ -155,7 +155,8 @@ struct reg_http_req {
 	uint64_t max_bytes;          /* of a 2xx body; 0: unlimited */
 	unsigned max_redirects;      /* 0: 10 */
 	bool insecure;               /* certificates are not verified */
-	const struct reg_sink *sink; /* gets the body of a 2xx answer as sent (no decoding); NULL: dropped */
+	bool decode;                 /* undo gzip and deflate of the answer (Content-Encoding) */
+	const struct reg_sink *sink; /* gets the body of a 2xx answer, as sent unless decode is set; NULL: dropped */
 };
 struct reg_http_res {
 	long status;
