@@ -25,6 +25,10 @@ int blob_stat(const struct blob_store *s, const char *digest, int64_t *ret_bytes
 int blob_read(const struct blob_store *s, const char *digest, size_t max_bytes, uint8_t **ret, size_t *ret_len, struct err *e);
 /* 1 when it was there, 0 when not. */
 int blob_remove(struct blob_store *s, const char *digest, struct err *e);
+/* Out of the store by one rename, so the loop may do it between two jobs: 1 when it was there, 0 when not. The bytes go with
+ * blob_trash_empty, or when the store is opened next. */
+int blob_trash(struct blob_store *s, const char *digest, struct err *e);
+int blob_trash_empty(struct blob_store *s, struct err *e);
 /* Each blob with size and mtime (seconds); each() answers < 0 to stop (blob_list then answers -1). Removing the blob at hand is
  * fine. */
 int blob_list(const struct blob_store *s,

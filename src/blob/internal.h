@@ -3,6 +3,7 @@
 #include "blob/blob.h"
 
 #define BLOB_TMP_PREFIX "blob-"
+#define BLOB_TRASH_PREFIX BLOB_TMP_PREFIX "trash-"
 struct blob_store {
 	char *root;
 	int blobs, tmp; /* directories */

@@ -1,6 +1,7 @@
 /* The state machine of one request. FRONT: a frontend (in process, in a container, or the client itself by way of the bridge)
  * makes a result; a definition in the request is a result at once. SOLVE: every reference is evaluated. SHIP: exporters. */
 #include "build/bridge.h"
+#include "build/platforms.h"
 
 #include <string.h>
 
@@ -28,6 +29,7 @@ static void build_destroy(struct build *b)
 	list_del(&b->all);
 	arena_free(b->arena);
 	strvec_fini(&b->attrs);
+	strvec_fini(&b->response);
 	err_fini(&b->error);
 	free(b->req);
 	free(b->ref);
@@ -39,10 +41,8 @@ static void build_destroy(struct build *b)
 static void expire(void *arg) { build_destroy(arg); }
 
 /* What the build held is let go; its progress stays a while for late readers. */
-static void finish(struct build *b)
+static void let_go(struct build *b)
 {
-	struct engine *g = b->engine;
-	b->state = BUILD_DONE;
 	if (b->front) front_run_cancel(b->front);
 	b->front = NULL;
 	if (b->ship) ship_run_cancel(b->ship);
@@ -54,47 +54,66 @@ static void finish(struct build *b)
 	b->solve = NULL;
 	ops_memo_fini(&b->memo);
 	build_events_close(b);
-	db_flush(g->conf.db, NULL);
-	loop_timer_start(g->conf.env->loop, &b->keep, KEEP_MS, 0, expire, b);
-	if (g->on_idle && !engine_running(g)) g->on_idle(g->idle_arg);
 }
 
-static void fail(struct build *b, const struct err *e)
+static void answer(struct build *b, const struct err *e)
 {
-	if (b->replied) return;
-	b->replied = true;
 	struct build_reply r = b->reply;
-	struct err copy = ERR_INIT;
-	err_copy(&copy, e);
-	finish(b);
-	r.done(r.arg, NULL, &copy);
-	err_fini(&copy);
-}
-
-static void reply(struct build *b, const struct strvec *response)
-{
+	if (!r.done) return; /* the client has gone */
+	b->reply = (struct build_reply){0};
+	if (e) {
+		r.done(r.arg, NULL, e);
+		return;
+	}
 	_cleanup_arena_ struct arena *a = arena_new(0);
 	Control__SolveResponse m = CONTROL__SOLVE_RESPONSE__INIT;
-	m.exporterresponse = arena_alloc(a, sizeof *m.exporterresponse * response->n);
-	for (size_t i = 0; i < response->n; i++) {
+	m.exporterresponse = arena_alloc(a, sizeof *m.exporterresponse * b->response.n);
+	for (size_t i = 0; i < b->response.n; i++) {
 		Control__SolveResponse__ExporterResponseEntry *en = arena_new_of(a, Control__SolveResponse__ExporterResponseEntry);
 		control__solve_response__exporter_response_entry__init(en);
-		const char *kv = response->v[i], *eq = strchr(kv, '=');
+		const char *kv = b->response.v[i], *eq = strchr(kv, '=');
 		en->key = arena_strndup(a, kv, (size_t)(eq - kv));
 		en->value = arena_strdup(a, eq + 1);
 		m.exporterresponse[m.n_exporterresponse++] = en;
 	}
-	b->replied = true;
-	struct build_reply r = b->reply;
-	finish(b);
 	r.done(r.arg, &m.base, NULL);
 }
 
-void build_cancel(struct build *b)
+static void saved(void *arg, const struct err *e)
+{
+	struct build *b = arg;
+	struct engine *g = b->engine;
+	b->state = BUILD_DONE;
+	db_flush(g->conf.db, NULL);
+	loop_timer_start(g->conf.env->loop, &b->keep, KEEP_MS, 0, expire, b);
+	answer(b, err_is_set(&b->error) ? &b->error : e);
+	collect_kick(g->collect);
+	if (g->on_idle && !engine_running(g)) g->on_idle(g->idle_arg);
+}
+
+/* The client is answered once the record is stored: who asks for it then finds it. */
+static void end(struct build *b, const struct strvec *response, const struct err *e)
 {
 	if (b->replied) return;
 	b->replied = true;
-	finish(b);
+	if (e) err_copy(&b->error, e);
+	if (response) strvec_copy(&b->response, response->v, response->n);
+	build_record_end(b, e ? &b->error : NULL);
+	b->state = BUILD_SAVE;
+	let_go(b);
+	build_record_save(b, saved, b);
+}
+
+static void fail(struct build *b, const struct err *e) { end(b, NULL, e); }
+static void reply(struct build *b, const struct strvec *response) { end(b, response, NULL); }
+
+void build_cancel(struct build *b)
+{
+	struct err e = ERR_INIT;
+	b->reply = (struct build_reply){0};
+	err_set(&e, CODE_CANCELLED, "context canceled");
+	end(b, NULL, &e);
+	err_fini(&e);
 }
 
 /* ---- SHIP ---- */
@@ -149,6 +168,12 @@ static void have_result(struct build *b, struct result *res, const struct err *e
 	}
 	b->result = *res;
 	*res = (struct result){0};
+	struct err bad = ERR_INIT;
+	if (result_order(&b->result, &b->engine->conf.platforms[0], &bad) < 0) {
+		fail(b, &bad);
+		err_fini(&bad);
+		return;
+	}
 	advance_solve(b);
 }
 
@@ -156,6 +181,7 @@ static void front_done(void *arg, struct result *res, const struct err *e)
 {
 	struct build *b = arg;
 	b->front = NULL;
+	if (!e) result_capture_request(res, &b->attrs);
 	have_result(b, res, e);
 }
 
@@ -302,11 +328,25 @@ struct build *build_start(struct engine *g, const Control__SolveRequest *req, st
 	for (size_t i = 0; i < b->pb->n_frontendinputs; i++)
 		if (b->pb->frontendinputs[i]->value) bridge_add_input(b->bridge, b->pb->frontendinputs[i]->key, b->pb->frontendinputs[i]->value);
 	engine_build_came(g, b);
+	collect_disturb(g->collect);
+	build_record_start(b);
 	loop_post(g->conf.env->loop, start, b);
 	return b;
 }
 
 /* ---- errors ---- */
+
+void build_error_code(struct err *e)
+{
+	switch (e->code) {
+	case CODE_CANCELLED:
+	case CODE_DEADLINE_EXCEEDED:
+	case CODE_RESOURCE_EXHAUSTED:
+	case CODE_UNIMPLEMENTED:
+	case CODE_INTERNAL: return;
+	default: e->code = CODE_UNKNOWN;
+	}
+}
 
 static void add_source(const struct llb_graph *g, const struct llb_node *n, struct err *e)
 {

@@ -32,6 +32,8 @@ struct engine_conf {
 	const struct spec_platform *platforms;
 	size_t n_platforms;
 	bool allow_network_host, allow_insecure, allow_devices;
+	int64_t history_max_age_ns; /* a record goes when it is unpinned, older than this, and not among the newest ... */
+	int64_t history_max_entries;
 	/* Serve LLBBridge for `b` on two descriptors (a frontend container's stdio): given by the daemon. */
 	void (*serve_bridge)(void *arg, struct bridge *b, int rfd, int wfd);
 	void *serve_arg;
@@ -63,6 +65,54 @@ void build_reader_pause(struct build_reader *r, bool paused);
 /* The batch as a message in arena a. */
 Control__StatusResponse *build_status_message(struct arena *a, struct prog_event *const *v, size_t n);
 
+/* How many of the events go into one message (at least one): log bytes of at most 1 MiB. Any thread. */
+size_t build_status_cut(struct prog_event *const *v, size_t n);
+
+/* ---- history: reference 01 §11 ---- */
+/* What there is now: the builds that run, then (unless ActiveOnly) the records that match. event() is called before it returns. */
+typedef void history_event_fn(void *arg, const Control__BuildHistoryEvent *ev);
+int history_list(struct engine *g, const Control__BuildHistoryRequest *req, history_event_fn *event, void *arg, struct err *e);
+/* What comes from now on (ref "": of all builds). end() when the daemon stops; the listener is gone then. A record that a
+ * listener asked for by its ref is not deleted before that listener stops. */
+struct history_listener;
+struct history_listener *history_listen(struct engine *g, const char *ref, history_event_fn *event, void (*end)(void *arg), void *arg);
+void history_listener_stop(struct history_listener *l); /* end() is not called */
+void history_release(struct engine *g);			/* the daemon stops: all listeners end */
+void history_update(struct engine *g, const Control__UpdateBuildHistoryRequest *req, struct build_reply r);
+/* The stored progress of build `ref`: packed StatusResponses, one a call. NULL when there is no record of it, or when the build is
+ * still there (build_read then). end() once, then the replay is gone. */
+struct history_replay;
+struct history_replay *history_replay(struct engine *g, const char *ref, void (*message)(void *arg, const uint8_t *p, size_t n),
+				      void (*end)(void *arg, const struct err *e), void *arg);
+void history_replay_pause(struct history_replay *r, bool paused);
+void history_replay_stop(struct history_replay *r); /* end() is not called */
+
+/* ---- blobs ---- */
+/* The bytes [offset, offset + size) of a blob (size <= 0, or beyond its end: to its end), read by a job, at most 256 KiB a call.
+ * NOT_FOUND, INVALID_ARGUMENT, OUT_OF_RANGE (offset beyond its end) by end(). data() may pause and stop; end() is called once. */
+struct blob_flow;
+struct blob_flow *blob_flow_start(struct loop *l, struct blob_store *s, const char *digest, int64_t offset, int64_t size,
+				  void (*data)(void *arg, const uint8_t *p, size_t n), void (*end)(void *arg, const struct err *e), void *arg);
+void blob_flow_pause(struct blob_flow *f, bool paused);
+void blob_flow_stop(struct blob_flow *f); /* end() is not called */
+/* Remove the blobs that no snapshot and no history record names, and that are older than min_age_s. Only while no build runs:
+ * else it is done when the last one has ended. done(arg) (NULL allowed) comes when it has run, or at once when it has to wait. */
+void engine_collect_blobs(struct engine *g, int64_t min_age_s, void (*done)(void *arg), void *arg);
+
+/* ---- containerd's filter language: `field.path==value,other~=regexp` ---- */
+struct selector {
+	struct strvec path;
+	enum { SELECT_PRESENT, SELECT_EQUAL, SELECT_NOT_EQUAL, SELECT_MATCH } op;
+	char *value;
+};
+struct selectors {
+	VEC(struct selector) all; /* every one must hold; none: always */
+};
+int selectors_parse(const char *s, struct selectors *ret, struct err *e);
+/* field() answers the value at a path, or NULL when it is absent. */
+bool selectors_match(const struct selectors *s, const char *(*field)(void *ctx, const struct strvec *path), void *ctx);
+void selectors_fini(struct selectors *s);
+
 /* ---- the bridge ---- */
 /* The bridge of the client-side frontend of build `ref`; waits up to 3 s: NOT_FOUND "no such job <ref>". */
 struct build_wait;
@@ -80,4 +130,24 @@ void bridge_evaluate(struct bridge *b, const Gateway__EvaluateRequest *req, stru
 void bridge_return(struct bridge *b, const Gateway__ReturnRequest *req, struct build_reply r);
 void bridge_inputs(struct bridge *b, struct build_reply r);
 void bridge_warn(struct bridge *b, const Gateway__WarnRequest *req, struct build_reply r);
+void bridge_new_container(struct bridge *b, const Gateway__NewContainerRequest *req, struct build_reply r);
+void bridge_release_container(struct bridge *b, const Gateway__ReleaseContainerRequest *req, struct build_reply r);
+void bridge_read_file_container(struct bridge *b, const Gateway__ReadFileRequest *req, struct build_reply r);
+void bridge_read_dir_container(struct bridge *b, const Gateway__ReadDirRequest *req, struct build_reply r);
+void bridge_stat_file_container(struct bridge *b, const Gateway__StatFileRequest *req, struct build_reply r);
+
+/* ExecProcess: the processes of a bridge's containers over one stream of ExecMessages. Whoever carries the stream gives ops. */
+struct exec_stream;
+struct exec_stream_ops {
+	void (*send)(void *arg, const Gateway__ExecMessage *m);
+	bool (*congested)(void *arg);		/* send no more now: exec_stream_writable comes */
+	void (*consumed)(void *arg, size_t n);	/* so many bytes of what exec_stream_message got have gone on */
+	void (*end)(void *arg, const struct err *e); /* once, the last one; e NULL: clean. Not after exec_stream_close */
+};
+struct exec_stream *exec_stream_open(struct bridge *b, const struct exec_stream_ops *ops, void *arg);
+/* One packed ExecMessage. end() may come from within it: the stream is gone then. */
+void exec_stream_message(struct exec_stream *s, const uint8_t *p, size_t n);
+void exec_stream_half_closed(struct exec_stream *s); /* the peer sends no more; end() comes when its processes have ended */
+void exec_stream_writable(struct exec_stream *s);
+void exec_stream_close(struct exec_stream *s); /* the peer has gone: its processes run on without input and output */
 #endif

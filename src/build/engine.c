@@ -28,10 +28,17 @@ struct engine *engine_new(const struct engine_conf *conf)
 	list_init(&g->builds);
 	list_init(&g->waits);
 	list_init(&g->reader_waits);
+	g->collect = collect_new(g);
+	g->history = history_new(g);
 	return g;
 }
 
-void engine_free(struct engine *g) { free(g); }
+void engine_free(struct engine *g)
+{
+	history_free(g->history);
+	collect_free(g->collect);
+	free(g);
+}
 
 size_t engine_running(const struct engine *g)
 {

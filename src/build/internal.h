@@ -62,12 +62,15 @@ struct bridge {
 	void (*on_return)(struct bridge *b, struct result *res /* taken */, const struct err *e);
 	void *on_return_arg;
 	struct list calls; /* struct bridge_call: under way */
+	struct map containers; /* id -> struct container * */
+	struct map results; /* id -> struct snap * (held): what failed steps left, see solve_error.c */
+	struct list streams; /* struct exec_stream */
 };
 struct bridge *build_bridge_new(struct build *b);
 void build_bridge_free(struct bridge *b); /* calls under way are answered CANCELLED */
 struct ref *bridge_add(struct bridge *b, struct ref *r /* held by the bridge from here on */);
 
-enum build_state { BUILD_FRONT, BUILD_SOLVE, BUILD_SHIP, BUILD_DONE };
+enum build_state { BUILD_FRONT, BUILD_SOLVE, BUILD_SHIP, BUILD_SAVE, BUILD_DONE };
 
 struct build {
 	struct engine *engine;
@@ -92,7 +95,9 @@ struct build {
 	struct ship_run_all *ship;
 	size_t evaluating;
 	struct ops_memo memo; /* what its sources resolved to */
-	struct err error;
+	struct err error; /* how it ended */
+	struct strvec response;
+	Control__BuildHistoryRecord *record; /* in arena; NULL: none is kept */
 
 	VEC(struct prog_event *) events;
 	struct map last_status; /* vertex + id -> index + 1 into events */
@@ -107,6 +112,8 @@ struct engine {
 	struct list waits, reader_waits; /* for a build that is to come */
 	void (*on_idle)(void *arg);
 	void *idle_arg;
+	struct history *history;
+	struct collect *collect;
 };
 
 struct build *engine_find(struct engine *g, const char *ref);
@@ -135,9 +142,39 @@ void front_run_cancel(struct front_run *f); /* done is not called any more */
 
 /* Add typed details to an error that a client will see: the vertex's source location, the frontend. */
 void build_error_details(struct build *b, struct err *e);
+/* What went wrong inside a build is UNKNOWN to clients (they print the bare text then), as BuildKit has it; only what they
+ * act upon keeps its code. */
+void build_error_code(struct err *e);
 const char *build_attr(const struct build *b, const char *key);
 size_t build_sessions(void *user, const char **ret, size_t max);
 struct ops_memo *build_memo(void *user);
+
+/* history.c: records in the database, who listens */
+struct history *history_new(struct engine *g);
+void history_free(struct history *h);
+void history_started(struct history *h, struct build *b);
+int history_completed(struct history *h, const Control__BuildHistoryRecord *rec, struct err *e); /* stored, then told */
+void history_blobs(struct history *h, struct map *ret); /* digest -> non-NULL of what the records name */
+const Control__BuildHistoryRecord *history_get(struct history *h, const char *ref, struct arena *a, struct err *e); /* NULL: none, or *e */
+/* history_record.c: the record of one build, from its start to its end. Nothing happens for internal builds. */
+void build_record_start(struct build *b);
+void build_record_export(struct build *b, size_t exporter, const struct strvec *response); /* what an exporter made */
+/* An attestation of the result (key NULL: of the single one): a blob that is in the store. */
+void build_record_attest(struct build *b, const char *key, const char *digest, int64_t bytes, const char *media_type, const char *predicate_type);
+void build_record_end(struct build *b, const struct err *e /* NULL: success */); /* while the result is still there */
+/* After the events are closed: logs and error become blobs, the record is stored; then saved(arg), at once or later. */
+void build_record_save(struct build *b, void (*saved)(void *arg, const struct err *e), void *arg);
+/* history_filter.c */
+struct history_filter;
+int history_filter_new(const char *const *in, size_t n, struct history_filter **ret, struct err *e);
+bool history_filter_match(const struct history_filter *f, const Control__BuildHistoryRecord *r);
+void history_filter_free(struct history_filter *f);
+/* collect.c */
+struct collect *collect_new(struct engine *g);
+void collect_free(struct collect *c);
+void collect_kick(struct collect *c);	 /* a build has ended */
+void collect_disturb(struct collect *c); /* a build has started */
+void collect_unwanted(struct collect *c, const char *digest); /* of a record that was deleted: goes when nothing names it */
 
 /* ship_run.c: exporters one after the other; done with the response map ("k=v" lists) */
 struct ship_run_all *ship_run_start(struct build *b, void (*done)(void *arg, const struct strvec *response, const struct err *e), void *arg);

@@ -109,6 +109,17 @@ static Control__VertexWarning *warning(struct arena *a, const struct prog_warnin
 	return m;
 }
 
+size_t build_status_cut(struct prog_event *const *v, size_t n)
+{
+	enum { LOG_BYTES = 1 << 20 };
+	size_t k = 0, bytes = 0;
+	while (k < n && (!k || bytes < LOG_BYTES)) {
+		if (v[k]->type == PROG_LOG) bytes += v[k]->log.len;
+		k++;
+	}
+	return k;
+}
+
 Control__StatusResponse *build_status_message(struct arena *a, struct prog_event *const *v, size_t n)
 {
 	Control__StatusResponse *m = arena_new_of(a, Control__StatusResponse);

@@ -176,6 +176,7 @@ struct prune {
 	int64_t keep_ns, keep_bytes;
 	void (*removed)(void *arg, const Control__UsageRecord *u);
 	struct build_reply reply;
+	struct err error;
 };
 
 static bool prunable(const struct prune *p, struct snap *s)
@@ -228,17 +229,25 @@ static size_t prune_round(struct prune *p)
 	return n;
 }
 
-static void prune_run(void *arg)
+static void prune_reply(void *arg)
 {
 	struct prune *p = arg;
-	struct err e = ERR_INIT;
-	while (prune_round(p)) {}
-	int r = solver_collect(p->engine->conf.env->solver, &e);
-	db_flush(p->engine->conf.db, NULL);
-	p->reply.done(p->reply.arg, NULL, r < 0 ? &e : NULL);
-	err_fini(&e);
+	p->reply.done(p->reply.arg, NULL, err_is_set(&p->error) ? &p->error : NULL);
+	err_fini(&p->error);
 	strvec_fini(&p->filters);
 	free(p);
+}
+
+static void prune_run(void *arg)
+{
+	enum { YOUNG_S = 3600 };
+	struct prune *p = arg;
+	struct engine *g = p->engine;
+	while (prune_round(p)) {}
+	solver_collect(g->conf.env->solver, &p->error);
+	db_flush(g->conf.db, NULL);
+	/* Manifests and configurations of pulled images are named by nothing; who prunes a part keeps those of late. */
+	engine_collect_blobs(g, p->filters.n || p->keep_ns || p->keep_bytes ? YOUNG_S : 0, prune_reply, p);
 }
 
 static int64_t keep_bytes(struct engine *g, const Control__PruneRequest *req)

@@ -219,6 +219,8 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 		.allow_network_host = entitled(conf, "network.host"),
 		.allow_insecure = entitled(conf, "security.insecure"),
 		.allow_devices = entitled(conf, "device"),
+		.history_max_age_ns = conf->history.max_age_ns,
+		.history_max_entries = conf->history.max_entries,
 		.serve_bridge = serve_frontend,
 		.serve_arg = d,
 	};

@@ -21,14 +21,9 @@ static void solve(struct serve_call *c)
 
 static void send_batch(void *arg, struct prog_event *const *v, size_t n)
 {
-	enum { LOG_BYTES = 1 << 20 };
 	struct serve_call *c = arg;
 	while (n && c->wire) {
-		size_t k = 0, bytes = 0;
-		while (k < n && bytes < LOG_BYTES) {
-			if (v[k]->type == PROG_LOG) bytes += v[k]->log.len;
-			k++;
-		}
+		size_t k = build_status_cut(v, n);
 		_cleanup_arena_ struct arena *a = arena_new(0);
 		wire_call_send_msg(c->wire, &build_status_message(a, v, k)->base);
 		v += k;
@@ -56,6 +51,7 @@ static void status(struct serve_call *c)
 	time_rfc3339nano(time_now(), now);
 	wire_call_set_header(c->wire, "buildkit-current-timestamp", now);
 	wire_call_send_headers(c->wire);
+	if (serve_history_replay(c, REQ(Control__StatusRequest)->ref)) return;
 	c->pending = true;
 	c->reader = build_read(c->serve->engine, REQ(Control__StatusRequest)->ref, send_batch, status_end, c);
 }
@@ -131,10 +127,11 @@ const struct method serve_control_methods[] = {
 	{METHOD_CONTROL_STATUS, &control__status_request__descriptor, status, false},
 	{METHOD_CONTROL_DISK_USAGE, &control__disk_usage_request__descriptor, disk_usage, false},
 	{METHOD_CONTROL_PRUNE, &control__prune_request__descriptor, prune, false},
+	{METHOD_CONTROL_LISTEN_BUILD_HISTORY, &control__build_history_request__descriptor, serve_history_listen, false},
+	{METHOD_CONTROL_UPDATE_BUILD_HISTORY, &control__update_build_history_request__descriptor, serve_history_update, false},
 	{METHOD_CONTROL_SESSION, NULL, session, false},
 	{"/grpc.health.v1.Health/Check", &health__health_check_request__descriptor, health_check, false},
 	{"/grpc.health.v1.Health/Watch", &health__health_check_request__descriptor, health_watch, false},
 	{"/opentelemetry.proto.collector.trace.v1.TraceService/Export", NULL, trace_export, false},
 	{0},
 };
-const struct method serve_content_methods[] = {{0}};

@@ -22,7 +22,8 @@ struct serve_call {
 	struct build *build;
 	struct build_reader *reader;
 	struct build_wait *wait;
-	void (*stop)(struct serve_call *c); /* the client has gone */
+	void (*stop)(struct serve_call *c);	/* the client has gone */
+	void (*writable)(struct serve_call *c); /* no longer congested; NULL allowed */
 	void *state;
 };
 typedef void serve_fn(struct serve_call *c);
@@ -35,5 +36,10 @@ struct method {
 struct build_reply serve_reply(struct serve_call *c); /* unary: the message, or the error; marks it pending */
 void serve_done(struct serve_call *c);		      /* what was pending has ended */
 void serve_fail(struct serve_call *c, const struct err *e);
+void serve_find_bridge(struct serve_call *c); /* by the build id in its headers; then method->fn again, or the call fails */
+void serve_ended(struct wire_call *w, const struct err *status);
+serve_fn serve_exec_process; /* exec.c */
+serve_fn serve_history_listen, serve_history_update; /* history.c */
+bool serve_history_replay(struct serve_call *c, const char *ref); /* Status of a build that is over; false: there is no record */
 extern const struct method serve_control_methods[], serve_bridge_methods[], serve_content_methods[];
 #endif

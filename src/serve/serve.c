@@ -71,7 +71,7 @@ static void bridge_found(void *arg, struct bridge *b, const struct err *e)
 	c->method->fn(c);
 }
 
-static void find_bridge(struct serve_call *c)
+void serve_find_bridge(struct serve_call *c)
 {
 	const char *id = wire_call_header(c->wire, "buildkit-controlapi-buildid");
 	if (!id) {
@@ -99,7 +99,7 @@ static void on_message(struct wire_call *w, const uint8_t *p, size_t n)
 		return;
 	}
 	if (c->method->bridge && !c->bridge)
-		find_bridge(c);
+		serve_find_bridge(c);
 	else
 		c->method->fn(c);
 }
@@ -114,9 +114,10 @@ static void on_writable(struct wire_call *w)
 {
 	struct serve_call *c = w->user;
 	if (c->reader) build_reader_pause(c->reader, false);
+	if (c->writable) c->writable(c);
 }
 
-static void on_ended(struct wire_call *w, const struct err *status)
+void serve_ended(struct wire_call *w, const struct err *status)
 {
 	struct serve_call *c = w->user;
 	c->wire = NULL;
@@ -141,7 +142,7 @@ static void on_ended(struct wire_call *w, const struct err *status)
 }
 
 static const struct wire_call_ops call_ops = {
-	.message = on_message, .half_closed = on_half_closed, .writable = on_writable, .ended = on_ended};
+	.message = on_message, .half_closed = on_half_closed, .writable = on_writable, .ended = serve_ended};
 
 static const struct method *find(const struct method *table, const char *path)
 {

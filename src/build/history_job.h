@@ -1,0 +1,22 @@
+#ifndef BUILD_HISTORY_JOB_H
+#define BUILD_HISTORY_JOB_H
+/* What is left of a build's progress: its log blob and how many steps it had. Job thread; blocks on the disk. */
+#include "blob/blob.h"
+#include "solve/progress.h"
+
+struct history_logs {
+	/* in; the events are immutable and held by the caller */
+	struct blob_store *blobs;
+	struct prog_event *const *events;
+	size_t n_events;
+	/* Appends the events as one packed StatusResponse. */
+	int (*pack)(struct prog_event *const *v, size_t n, struct buf *out);
+	size_t (*cut)(struct prog_event *const *v, size_t n); /* how many events make one message */
+	/* out */
+	char digest[DIGEST_STR];
+	int64_t bytes;
+	int32_t steps, cached, completed, warnings;
+};
+/* The blob: uint32 little-endian length and StatusResponse, again and again (reference 01 §7.4). */
+int history_logs_write(struct history_logs *h, struct err *e);
+#endif
