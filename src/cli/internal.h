@@ -1,0 +1,86 @@
+#ifndef CLI_INTERNAL_H
+#define CLI_INTERNAL_H
+/* The client's own: what a command is given, and the helpers that commands share. Main thread unless said otherwise; the
+ * loop runs only inside the functions that wait, and those say "blocks". */
+#include "cli/flags.h"
+#include "loop/loop.h"
+#include "wire/wire.h"
+#include <jansson.h>
+#include <protobuf-c/protobuf-c.h>
+#include <stdio.h>
+
+enum { CLI_REPLY_MAX = 64 << 20 };
+/* What we are as a BuildKit: the same for `--version` of either program. */
+#define CLI_VERSION "v0.32.2"
+#define CLI_PACKAGE "github.com/slipway/slipway"
+
+struct cli {
+	struct loop *loop;
+	const char *prog; /* "buildctl", "docker buildx", "slipway" */
+	enum dialect dialect;
+	bool debug;
+	struct wire_conn *conn;   /* NULL until cli_dial, and when it broke */
+	struct loop_child helper; /* of a docker-container:// address and the like */
+	bool has_helper;
+	unsigned interrupts;             /* signals received */
+	void (*on_interrupt)(void *arg); /* called for the first */
+	void *on_interrupt_arg;
+	int exit_code; /* when a command wants another than 0 or 1 */
+};
+
+/* ---- core.c ---- */
+/* Turns the loop until *done. Blocks. */
+void cli_wait(struct cli *c, const bool *done);
+/* One call; *ret is unpacked into mem. Blocks. req NULL: empty. */
+int cli_unary(struct cli *c, const char *method, const ProtobufCMessage *req, const ProtobufCMessageDescriptor *d,
+	      struct arena *mem, void **ret, struct err *e);
+/* One request, many replies: each is given to item() as bytes. Blocks until the stream ends. */
+int cli_stream(struct cli *c, const char *method, const ProtobufCMessage *req,
+	       void (*item)(void *arg, const uint8_t *p, size_t n), void *arg, struct err *e);
+/* "error: ...", with source excerpts and denials before it, as the dialect's program prints them. */
+void cli_print_error(const struct cli *c, const struct err *e);
+/* The text a Go client would print: "<CodeName>: <message>", or the message alone for UNKNOWN. Heap. */
+char *cli_error_text(const struct err *e);
+/* Make an error of a call a plain one: its text as cli_error_text, code UNKNOWN, details kept. Returns -1. */
+int cli_error_plain(struct err *e);
+void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+#define timestamp_ns(t) ((t) ? (t)->seconds * 1000000000LL + (t)->nanos : 0)
+
+/* ---- net.c ---- */
+/* Connects c->conn. addr: unix://, tcp://, and docker-container://, kube-pod://, podman-container://, nerdctl-container://,
+ * ssh:// by their helper programs. Blocks; timeout_ms 0: wire's own. The text of a failure is grpc-go's. */
+int cli_dial(struct cli *c, const char *addr, const struct wire_tls *tls, uint64_t timeout_ms, struct err *e);
+/* Bytes between stdin/stdout and a unix:// address, until either ends. Blocks. */
+int cli_dial_stdio(const char *addr, struct err *e);
+/* The embedded daemon: an address that answers, started if need be. *ret heap. Blocks. */
+int cli_embedded(struct cli *c, char **ret, struct err *e);
+
+/* ---- text.c ---- */
+/* One line of CSV into *ret. Error texts are those of Go's encoding/csv. "" is an error ("EOF"). */
+int csv_fields(const char *s, char comma, struct strvec *ret, struct err *e);
+/* Go's text/tabwriter over the whole text (flags 0). */
+void tab_format(const char *text, size_t minwidth, size_t tabwidth, size_t padding, char padchar, struct buf *out);
+/* tonistiigi/units: prec >= 0 as %.<prec>f ("7.16MB"), -1 as %g. */
+void bytes_format(int64_t n, int prec, char out[static 32]);
+/* Go's time.Duration.String. */
+void duration_format(int64_t ns, char out[static 32]);
+/* Go's time.Time.String in UTC. */
+void time_format_go(int64_t ns, char out[static 48]);
+void time_format_rfc3339(int64_t ns, char out[static TIME_STR]);
+
+/* ---- template.c ---- */
+/* A Go text/template: fields (by their JSON names, any case), json, len, index, print(f)(ln), join, if, range, end. */
+int template_run(const char *format, json_t *value, struct buf *out, struct err *e);
+
+/* ---- commands ---- */
+extern const struct command buildctl_root, buildx_root;
+int buildctl_connect(struct cli *c, struct args *a, struct err *e);
+int buildctl_build(struct cli *c, struct args *a);
+int buildctl_du(struct cli *c, struct args *a);
+int buildctl_prune(struct cli *c, struct args *a);
+int buildctl_workers(struct cli *c, struct args *a);
+int buildctl_info(struct cli *c, struct args *a);
+int buildctl_dial_stdio(struct cli *c, struct args *a);
+/* Prints the error and answers 1. Used as `return cli_fail(c, &e)`. */
+int cli_fail(struct cli *c, const struct err *e);
+#endif
