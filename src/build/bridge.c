@@ -1,5 +1,6 @@
 /* LLBBridge: the requests of one frontend. References are known by their ids, per bridge. */
-#include "build/bridge.h"
+#include "build/container.h"
+#include "build/platforms.h"
 
 #include <string.h>
 
@@ -13,6 +14,7 @@ struct bridge *build_bridge_new(struct build *b)
 	struct bridge *br = xnew(struct bridge);
 	br->build = b;
 	list_init(&br->calls);
+	list_init(&br->streams);
 	return br;
 }
 
@@ -23,6 +25,10 @@ void build_bridge_free(struct bridge *b)
 	err_set(&e, CODE_CANCELLED, "context canceled");
 	LIST_EACH(&b->calls, struct bridge_call, c, link) bridge_call_end(c, NULL, &e);
 	err_fini(&e);
+	exec_streams_end(b);
+	containers_discard(b);
+	MAP_EACH(&b->results, it) snap_unref(it->value);
+	map_fini(&b->results);
 	MAP_EACH(&b->refs, it) ref_drop(it->value);
 	map_fini(&b->refs);
 	map_fini_free(&b->inputs);
@@ -49,9 +55,15 @@ struct bridge_call *bridge_call_new(struct bridge *b, struct build_reply r, size
 void bridge_call_end(struct bridge_call *c, const ProtobufCMessage *m, const struct err *e)
 {
 	list_del(&c->link);
-	if (c->stop) c->stop(c);
 	if (c->ref) ref_eval_forget(c->ref, c);
-	c->reply.done(c->reply.arg, m, e);
+	struct err plain = ERR_INIT;
+	if (e) {
+		err_copy(&plain, e);
+		build_error_code(&plain);
+	}
+	c->reply.done(c->reply.arg, m, e ? &plain : NULL); /* m may point into what stop() frees */
+	err_fini(&plain);
+	if (c->stop) c->stop(c);
 	ref_drop(c->ref);
 	c->ended = true;
 	if (!c->busy) free(c);
@@ -160,6 +172,7 @@ struct solve_call {
 	struct front_run *front;
 	bool evaluate;
 	size_t left;
+	struct strvec opts;
 };
 
 static void solve_stop(struct bridge_call *c)
@@ -169,6 +182,7 @@ static void solve_stop(struct bridge_call *c)
 	for (size_t i = 0; i < s->result.refs.n; i++)
 		if (s->result.refs.v[i].ref) ref_eval_forget(s->result.refs.v[i].ref, s);
 	result_fini(&s->result);
+	strvec_fini(&s->opts);
 }
 
 static void solve_reply(struct solve_call *s)
@@ -221,6 +235,7 @@ static void solve_frontend_done(void *arg, struct result *res, const struct err 
 	}
 	s->result = *res;
 	*res = (struct result){0};
+	result_capture_request(&s->result, &s->opts);
 	solve_have_result(s);
 }
 
@@ -235,9 +250,8 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 	s->c.stop = solve_stop;
 	s->evaluate = req->evaluate;
 	if (*req->frontend) {
-		_cleanup_strvec_ struct strvec opts = {0};
-		for (size_t i = 0; i < req->n_frontendopt; i++) strvec_addf(&opts, "%s=%s", req->frontendopt[i]->key, req->frontendopt[i]->value);
-		s->front = front_run_start(b->build, b, req->frontend, &opts, solve_frontend_done, s);
+		for (size_t i = 0; i < req->n_frontendopt; i++) strvec_addf(&s->opts, "%s=%s", req->frontendopt[i]->key, req->frontendopt[i]->value);
+		s->front = front_run_start(b->build, b, req->frontend, &s->opts, solve_frontend_done, s);
 		return;
 	}
 	struct result_ref x = {NULL, has_def ? ref_new(b->build, req->definition) : NULL};

@@ -20,4 +20,6 @@ void bridge_refuse(struct build_reply r, enum code code, const char *fmt, ...) _
 struct ref *bridge_find(struct bridge *b, const char *id, struct err *e); /* borrowed */
 void bridge_add_input(struct bridge *b, const char *name, const Pb__Definition *def);
 Pb__Definition *bridge_input(const struct bridge *b, const char *name, struct arena *a); /* NULL when absent */
+struct files_job;
+void files_answer(struct bridge_call *c, const struct files_job *w); /* what the job found, or its error; ends the call */
 #endif

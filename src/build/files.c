@@ -19,34 +19,26 @@ static void file_call_free(struct file_call *f)
 	files_job_fini(&f->work);
 }
 
-static void answer(struct file_call *f)
+void files_answer(struct bridge_call *c, const struct files_job *w)
 {
-	if (err_is_set(&f->work.error)) {
-		bridge_call_end(&f->c, NULL, &f->work.error);
-		return;
-	}
 	_cleanup_arena_ struct arena *a = arena_new(0);
-	struct bridge_call *c = &f->c;
-	if (f->work.kind == FILES_READ) {
-		Gateway__ReadFileResponse m = GATEWAY__READ_FILE_RESPONSE__INIT;
-		m.data = (ProtobufCBinaryData){f->work.data.n, f->work.data.p};
-		c->reply.done(c->reply.arg, &m.base, NULL);
-	} else if (f->work.kind == FILES_DIR) {
-		Gateway__ReadDirResponse m = GATEWAY__READ_DIR_RESPONSE__INIT;
-		m.n_entries = f->work.entries.n;
-		m.entries = arena_alloc(a, sizeof *m.entries * f->work.entries.n);
-		for (size_t i = 0; i < f->work.entries.n; i++) m.entries[i] = files_stat_message(a, &f->work.entries.v[i]);
-		c->reply.done(c->reply.arg, &m.base, NULL);
+	Gateway__ReadFileResponse file = GATEWAY__READ_FILE_RESPONSE__INIT;
+	Gateway__ReadDirResponse dir = GATEWAY__READ_DIR_RESPONSE__INIT;
+	Gateway__StatFileResponse st = GATEWAY__STAT_FILE_RESPONSE__INIT;
+	if (err_is_set(&w->error)) {
+		bridge_call_end(c, NULL, &w->error);
+	} else if (w->kind == FILES_READ) {
+		file.data = (ProtobufCBinaryData){w->data.n, w->data.p};
+		bridge_call_end(c, &file.base, NULL);
+	} else if (w->kind == FILES_DIR) {
+		dir.n_entries = w->entries.n;
+		dir.entries = arena_alloc(a, sizeof *dir.entries * w->entries.n);
+		for (size_t i = 0; i < w->entries.n; i++) dir.entries[i] = files_stat_message(a, &w->entries.v[i]);
+		bridge_call_end(c, &dir.base, NULL);
 	} else {
-		Gateway__StatFileResponse m = GATEWAY__STAT_FILE_RESPONSE__INIT;
-		m.stat = files_stat_message(a, &f->work.entries.v[0]);
-		c->reply.done(c->reply.arg, &m.base, NULL);
+		st.stat = files_stat_message(a, &w->entries.v[0]);
+		bridge_call_end(c, &st.base, NULL);
 	}
-	list_del(&c->link);
-	if (c->ref) ref_eval_forget(c->ref, c);
-	ref_drop(c->ref);
-	file_call_free(f);
-	free(f);
 }
 
 static void work(struct loop_job *j) { files_job_run(&container_of(j, struct file_call, job)->work); }
@@ -60,12 +52,12 @@ static void job_done(struct loop_job *j)
 		free(f);
 		return;
 	}
-	answer(f);
+	files_answer(&f->c, &f->work);
 }
 
 static void start(struct file_call *f)
 {
-	f->work.view = snap_view_new(f->snap);
+	f->work.view = f->snap ? snap_view_new(f->snap) : snap_view_empty(f->c.bridge->build->engine->conf.env->snaps);
 	f->job.work = work;
 	f->job.done = job_done;
 	f->c.busy = true;

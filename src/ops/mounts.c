@@ -197,6 +197,13 @@ static void drop_cache(struct ops_mounts *m, const char *key)
 	if (snap_removable(s)) snap_remove(s, NULL);
 }
 
+static bool held_here(const struct ops_mounts *m, const struct snap *s)
+{
+	for (size_t i = 0; i < m->req.n; i++)
+		if (m->mounts[i].is_cache && m->mounts[i].locked && m->mounts[i].active == s) return true;
+	return false;
+}
+
 /* 1: have it; 0: somebody else does, ask again later. */
 static int take_cache(struct ops_mounts *m, struct mount *mt, struct err *e)
 {
@@ -206,6 +213,10 @@ static int take_cache(struct ops_mounts *m, struct mount *mt, struct err *e)
 		_cleanup_free_ char *key = i ? xasprintf("%s#%d", base, i) : xstrdup(base);
 		if (m->req.prune_caches) drop_cache(m, key);
 		struct snap *s = snap_find_key(m->req.env->snaps, key);
+		if (s && held_here(m, s)) { /* the same cache at two places of one container */
+			mt->active = snap_ref(s);
+			return 1;
+		}
 		if (s && snap_lock(s, sharing != PB__CACHE_SHARING_OPT__SHARED)) {
 			mt->active = snap_ref(s);
 			mt->locked = true;
@@ -241,8 +252,8 @@ static int take_caches(struct ops_mounts *m)
 		}
 		for (size_t k = 0; k < i; k++) { /* hold none while waiting for one: no two steps wait for each other */
 			struct mount *held = &m->mounts[k];
-			if (!held->is_cache || !held->locked) continue;
-			snap_unlock(held->active);
+			if (!held->is_cache || !held->active) continue;
+			if (held->locked) snap_unlock(held->active);
 			held->locked = false;
 			snap_unref(held->active);
 			held->active = NULL;
@@ -455,6 +466,8 @@ const char *ops_mounts_path(const struct ops_mounts *m, size_t i)
 {
 	return m->mounts[i].ssh_path ? m->mounts[i].ssh_path : m->work.items[i].source;
 }
+
+const char *ops_mounts_host_path(const struct ops_mounts *m, size_t i) { return m->work.items[i].target; }
 
 /* ---- the end ---- */
 

@@ -31,6 +31,8 @@ const struct run_mount *ops_mounts_list(const struct ops_mounts *m, size_t *ret_
 const struct strvec *ops_mounts_secret_env(const struct ops_mounts *m); /* "K=V" */
 /* Host path of mount i of the request; NULL when it was skipped. */
 const char *ops_mounts_path(const struct ops_mounts *m, size_t i);
+/* The whole tree of mount i, whatever part of it was selected; NULL when it is none of ours (tmpfs, secret, ssh). */
+const char *ops_mounts_host_path(const struct ops_mounts *m, size_t i);
 /* The container is gone. Unmount and, with keep, make snapshots of the outputs: outputs[o] for each output index
  * (references given), the count in n. Without keep what was written is dropped. done once, later; then free it. */
 void ops_mounts_finish(struct ops_mounts *m, bool keep, void (*done)(void *arg, struct snap **outputs, size_t n, const struct err *e),

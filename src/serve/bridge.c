@@ -15,6 +15,11 @@ FORWARD(read_dir, ReadDirRequest)
 FORWARD(stat_file, StatFileRequest)
 FORWARD(evaluate, EvaluateRequest)
 FORWARD(warn, WarnRequest)
+FORWARD(new_container, NewContainerRequest)
+FORWARD(release_container, ReleaseContainerRequest)
+FORWARD(read_file_container, ReadFileRequest)
+FORWARD(read_dir_container, ReadDirRequest)
+FORWARD(stat_file_container, StatFileRequest)
 static void return_(struct serve_call *c) { bridge_return(c->bridge, REQ(Gateway__ReturnRequest), serve_reply(c)); }
 static void ping(struct serve_call *c) { bridge_ping(c->bridge, serve_reply(c)); }
 static void inputs(struct serve_call *c) { bridge_inputs(c->bridge, serve_reply(c)); }
@@ -30,6 +35,12 @@ const struct method serve_bridge_methods[] = {
 	{METHOD_BRIDGE_EVALUATE, &gateway__evaluate_request__descriptor, evaluate, true},
 	{METHOD_BRIDGE_RETURN, &gateway__return_request__descriptor, return_, true},
 	{METHOD_BRIDGE_INPUTS, &gateway__inputs_request__descriptor, inputs, true},
+	{METHOD_BRIDGE_NEW_CONTAINER, &gateway__new_container_request__descriptor, new_container, true},
+	{METHOD_BRIDGE_RELEASE_CONTAINER, &gateway__release_container_request__descriptor, release_container, true},
+	{METHOD_BRIDGE_READ_FILE_CONTAINER, &gateway__read_file_request__descriptor, read_file_container, true},
+	{METHOD_BRIDGE_READ_DIR_CONTAINER, &gateway__read_dir_request__descriptor, read_dir_container, true},
+	{METHOD_BRIDGE_STAT_FILE_CONTAINER, &gateway__stat_file_request__descriptor, stat_file_container, true},
+	{METHOD_BRIDGE_EXEC_PROCESS, NULL, serve_exec_process, true},
 	{METHOD_BRIDGE_WARN, &gateway__warn_request__descriptor, warn, true},
 	{0},
 };
