@@ -1,4 +1,5 @@
 /* local and tar: the trees themselves go to the client. */
+#include "proto/methods.h"
 #include "ship/internal.h"
 
 #include <errno.h>
@@ -194,4 +195,4 @@ static void start_tar(struct ship_run *r)
 	loop_job_start(r->req.env->loop, &t->job, LOOP_NET);
 }
 
-void ship_files_start(struct ship_run *r) { ship_with_session(r, r->opts.kind == SHIP_TAR ? start_tar : next_dir); }
+void ship_files_start(struct ship_run *r) { ship_with_session(r, METHOD_FILESEND_DIFF_COPY, r->opts.kind == SHIP_TAR ? start_tar : next_dir); }

@@ -1,4 +1,5 @@
 /* image, oci, docker: layers' blobs, documents, then archive or push. */
+#include "proto/methods.h"
 #include "ship/internal.h"
 
 #include <stdio.h>
@@ -323,5 +324,8 @@ static void deliver(struct ship_run *r)
 			ship_end(r, NULL);
 		return;
 	}
-	ship_with_session(r, send_archive);
+	if (r->opts.tar)
+		ship_with_session(r, METHOD_FILESEND_DIFF_COPY, send_archive);
+	else
+		ship_with_session(r, METHOD_CONTENT_WRITE, ship_store_start);
 }

@@ -53,8 +53,9 @@ struct ship_run {
 void ship_show(struct ship_run *r, const char *id, bool end);
 void ship_end(struct ship_run *r, struct err *e /* taken; NULL or unset: success */);
 void ship_image_start(struct ship_run *r); /* image.c: layers have been filled */
+void ship_store_start(struct ship_run *r); /* store.c: into the client's content store */
 void ship_files_start(struct ship_run *r); /* files.c: local and tar */
 /* The session that gets the bytes, then go(r); failing ends the run. */
-void ship_with_session(struct ship_run *r, void (*go)(struct ship_run *r));
+void ship_with_session(struct ship_run *r, const char *method, void (*go)(struct ship_run *r));
 const struct image_meta_kv *ship_meta_find(const struct ship_run *r, const char *key, const char *platform);
 #endif

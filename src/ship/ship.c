@@ -172,6 +172,7 @@ void ship_cancel(struct ship_run *r)
 
 struct session_wait {
 	struct ship_run *run;
+	const char *method;
 	void (*go)(struct ship_run *r);
 };
 
@@ -179,6 +180,7 @@ static void got_session(void *arg, struct sess *s, const struct err *e)
 {
 	struct session_wait *w = arg;
 	struct ship_run *r = w->run;
+	const char *method = w->method;
 	void (*go)(struct ship_run *) = w->go;
 	free(w);
 	r->wait = NULL;
@@ -188,8 +190,8 @@ static void got_session(void *arg, struct sess *s, const struct err *e)
 		ship_end(r, &copy);
 		return;
 	}
-	if (!sess_supports(s, "/moby.filesync.v1.FileSend/DiffCopy")) {
-		err_set(&copy, CODE_UNKNOWN, "method /moby.filesync.v1.FileSend/DiffCopy not supported by the client");
+	if (!sess_supports(s, method)) {
+		err_set(&copy, CODE_UNKNOWN, "method %s not supported by the client", method);
 		ship_end(r, &copy);
 		return;
 	}
@@ -197,7 +199,7 @@ static void got_session(void *arg, struct sess *s, const struct err *e)
 	go(r);
 }
 
-void ship_with_session(struct ship_run *r, void (*go)(struct ship_run *r))
+void ship_with_session(struct ship_run *r, const char *method, void (*go)(struct ship_run *r))
 {
 	if (!r->n_sessions) {
 		struct err e = ERR_INIT;
@@ -207,6 +209,7 @@ void ship_with_session(struct ship_run *r, void (*go)(struct ship_run *r))
 	}
 	struct session_wait *w = xnew(struct session_wait);
 	w->run = r;
+	w->method = method;
 	w->go = go;
 	r->wait = sess_wait(r->req.env->sessions, r->sessions[0], SESS_WAIT_MS, got_session, w);
 }
