@@ -242,7 +242,7 @@ class Daemon:
         found = []
         with open(f"/proc/{self.process.pid}/mountinfo") as f:
             found += [line.split()[4] for line in f if str(self.folder) in line.split()[4]]
-        for name in ("exec", "runtime", "tmp"):
+        for name in ("exec", "runtime/bundles", "tmp"):
             found += [str(p) for p in (self.state / name).glob("*")]
         return found
 
