@@ -15,7 +15,15 @@
 #include "front/lint.h"
 #include "front/shell.h"
 
-enum { AST_MAX_TEXT = 16 << 20, AST_MAX_LINE = 65535, AST_MAX_WORDS = 1 << 20, AST_MAX_NODES = 1 << 18, AST_MAX_JOINED = 4 << 20 };
+enum {
+	AST_MAX_TEXT = 16 << 20,
+	AST_MAX_LINE = 65535,     /* of one line, as in the peer */
+	AST_MAX_JOINED = 4 << 20, /* of one instruction, continuations joined */
+	AST_MAX_NODES = 1 << 16,
+	AST_MAX_WORDS = 1 << 20, /* in all instructions */
+	AST_MAX_HEREDOCS = 1000, /* of one instruction */
+	AST_MAX_COMMENTS = 1000, /* before one instruction: of more, only the last is kept */
+};
 
 /* ---- places of errors --------------------------------------------------------------------------------------------- */
 
@@ -51,7 +59,7 @@ struct ast_node {
 	struct ast_lines at;
 	struct ast_strs comments; /* directly before, without the # and spaces */
 };
-struct ast_warning {                                                   /* an empty continuation line, always */
+struct ast_warning { /* an empty continuation line, always */
 	const char *text;
 	struct ast_lines at;
 };

@@ -110,10 +110,13 @@ static bool continues(struct text *t, char escape)
 static void comment_note(struct reader *r, struct text line)
 {
 	struct rune_text c = rune_trim(line.s + 1, line.n - 1);
-	if (c.n)
-		ast_strs_add(r->a, &r->comments, arena_strndup(r->a, c.s, c.n));
+	struct ast_strs *all = &r->comments;
+	if (!c.n)
+		*all = (struct ast_strs){0};
+	else if (all->n < AST_MAX_COMMENTS)
+		ast_strs_add(r->a, all, arena_strndup(r->a, c.s, c.n));
 	else
-		r->comments = (struct ast_strs){0};
+		all->v[all->n - 1] = arena_strndup(r->a, c.s, c.n);
 }
 
 /* A directive is no comment of the instruction behind it. */
@@ -278,6 +281,8 @@ static int heredocs_read(struct reader *r, struct ast_node *n, const char *line,
 		int is = strstr(words.v[i], "<<") ? heredoc_match(r->a, words.v[i], &h, e) : 0;
 		if (is < 0) return -1;
 		if (!is) continue;
+		if (n->n_heredocs >= AST_MAX_HEREDOCS)
+			return err_set(e, CODE_UNKNOWN, "%s has more than %d heredocs", n->value, AST_MAX_HEREDOCS);
 		if (!n->heredocs) n->heredocs = arena_alloc(r->a, words.n * sizeof *n->heredocs);
 		n->heredocs[n->n_heredocs++] = h;
 	}

@@ -141,10 +141,11 @@ static int cut_health(struct line_parser *p, struct ast_node *n, const char *res
 }
 
 /* A word up to white space outside quotes; quotes and escapes stay in it. Answers what is behind it. */
-static const char *quoted_word(const char *s, char escape, struct buf *b)
+static struct rune_text quoted_word(struct rune_text t, char escape, struct buf *b)
 {
 	char quote = 0;
-	size_t w, n = strlen(s);
+	size_t w, n = t.n;
+	const char *s = t.s;
 	while (n) {
 		int32_t r = rune_at(s, n, &w);
 		if (!quote && rune_is_space(r)) break;
@@ -163,17 +164,18 @@ static const char *quoted_word(const char *s, char escape, struct buf *b)
 		}
 		rune_add(b, r);
 	}
-	return s;
+	return (struct rune_text){s, n};
 }
 
 static int cut_quoted(struct line_parser *p, const char *rest, struct ast_strs *to, struct err *e)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct rune_text t = {rest, strlen(rest)};
 	for (;;) {
-		struct rune_text t = rune_trim_left(rest, strlen(rest));
+		t = rune_trim_left(t.s, t.n);
 		if (!t.n) return 0;
 		buf_reset(&b);
-		rest = quoted_word(t.s, p->escape, &b);
+		t = quoted_word(t, p->escape, &b);
 		if (b.n && word_add(p, to, buf_str(&b), b.n, e) < 0) return -1;
 	}
 }

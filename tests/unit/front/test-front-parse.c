@@ -282,6 +282,10 @@ static void test_limits(void **state)
 	refused(lines, strlen(lines), "instructions");
 	_cleanup_free_ char *triggers = repeat("FROM x\n", "ONBUILD ", 60000);
 	refused(triggers, strlen(triggers), "ONBUILD");
+	_cleanup_free_ char *args = repeat("FROM x\nARG ", " a a a a a a a a a a a a a a a a\\\n", 3 << 20);
+	refused(args, strlen(args), "words");
+	_cleanup_free_ char *docs = repeat("FROM x\nRUN a", " <<a\\\n", 16000);
+	refused(docs, strlen(docs), "heredocs");
 	_cleanup_free_ char *deep = repeat("FROM x\nCMD ", "[", 60000);
 	_cleanup_arena_ struct arena *a = arena_new(0);
 	assert_int_equal(parse(a, deep, strlen(deep), NULL), 0); /* no JSON: a shell command */
