@@ -27,10 +27,11 @@ enum { DEPTH_MAX = 1000 };
 struct copier {
 	const struct file_job_ctx *ctx;
 	const struct file_copy_opts *o;
-	const char *src, *dst; /* canonical paths of the top */
+	const struct file_mode *mode_set; /* NULL: none */
+	const char *src, *dst;            /* canonical paths of the top */
 	int rootfd;
 	struct map links; /* "dev:ino" of a file with several names -> its first copy, canonical */
-	struct buf rel;	  /* of the entry at hand below the top; "" at the top */
+	struct buf rel;   /* of the entry at hand below the top; "" at the top */
 	struct file_data data;
 	size_t n_include, n_exclude;
 };
@@ -40,10 +41,10 @@ struct level {
 	const char *from, *to; /* its names below up */
 	int src, dst;
 	struct stat st;
-	bool done;    /* the destination directory is there and open */
-	bool created; /* by us */
+	bool done;           /* the destination directory is there and open */
+	bool created;        /* by us */
 	size_t depth, rel_n; /* of rel */
-	bool *flags; /* what its path matched: n_include, then n_exclude; NULL at the top */
+	bool *flags;         /* what its path matched: n_include, then n_exclude; NULL at the top */
 };
 
 /* ---- texts ---- */
@@ -70,7 +71,7 @@ static gid_t want_gid(const struct copier *c, const struct stat *st) { return c-
 
 static mode_t want_mode(const struct copier *c, const struct stat *st)
 {
-	if (c->o->mode_set) return file_mode_apply(c->o->mode_set, st->st_mode);
+	if (c->mode_set) return file_mode_apply(c->mode_set, st->st_mode);
 	return (c->o->mode >= 0 ? (mode_t)c->o->mode : st->st_mode) & 07777;
 }
 
@@ -103,7 +104,8 @@ static int set_meta(struct copier *c, int src, int dst, const struct stat *st, s
 }
 
 /* A link or special file, by name. */
-static int set_meta_at(struct copier *c, const struct level *up, const char *from, const char *to, const struct stat *st, struct err *e)
+static int set_meta_at(struct copier *c, const struct level *up, const char *from, const char *to, const struct stat *st,
+		       struct err *e)
 {
 	struct timespec ts[2];
 	want_times(c, st, ts);
@@ -126,7 +128,8 @@ static int open_dst(struct copier *c, struct level *l, bool overwrite, bool repl
 	l->created = mkdirat(l->up->dst, l->to, l->st.st_mode & 07777) == 0;
 	if (!l->created && errno != EEXIST) return fail(c, errno, "failed to mkdir", c->dst, e);
 	if (!l->created) {
-		if (fstatat(l->up->dst, l->to, &st, AT_SYMLINK_NOFOLLOW) < 0) return fail(c, errno, "failed to stat", c->dst, e);
+		if (fstatat(l->up->dst, l->to, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return fail(c, errno, "failed to stat", c->dst, e);
 		if (!S_ISDIR(st.st_mode) && replace) {
 			if (path_remove_all(l->up->dst, l->to, e) < 0) return -1;
 			return open_dst(c, l, overwrite, false, e);
@@ -171,7 +174,7 @@ static int clear_target(struct copier *c, const struct level *up, const char *to
 	if (fstatat(up->dst, to, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : fail(c, errno, "failed to stat", c->dst, e);
 	if (S_ISDIR(st.st_mode)) {
-		if (!c->o->replace) return refuse(c, "cannot replace to directory ", " with file", e);
+		if (!c->o->replace || !strcmp(to, ".")) return refuse(c, "cannot replace to directory ", " with file", e);
 		return path_remove_all(up->dst, to, e);
 	}
 	return unlinkat(up->dst, to, 0) < 0 && errno != ENOENT ? fail(c, errno, "remove", c->dst, e) : 0;
@@ -201,7 +204,8 @@ static int copy_regular(struct copier *c, const struct level *up, const char *fr
 	}
 	_cleanup_close_ int src = openat(up->src, from, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (src < 0) return fail(c, errno, "failed to copy files: failed to open source", c->src, e);
-	_cleanup_close_ int dst = openat(up->dst, to, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, want_mode(c, st) & 0777);
+	_cleanup_close_ int dst =
+		openat(up->dst, to, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, want_mode(c, st) & 0777);
 	if (dst < 0) return fail(c, errno, "failed to copy files: failed to open target", c->dst, e);
 	if (file_data_copy(&c->data, src, dst, st, e) < 0) {
 		if (e && e->code == CODE_CANCELLED) return -1;
@@ -311,7 +315,8 @@ static int match(struct copier *c, const struct level *up, bool *flags, bool *in
 		*include = r > 0;
 	}
 	if (c->o->exclude) {
-		int r = spec_patterns_match_parents(c->o->exclude, rel, up->flags ? up->flags + c->n_include : NULL, flags + c->n_include, e);
+		int r = spec_patterns_match_parents(c->o->exclude, rel, up->flags ? up->flags + c->n_include : NULL,
+						    flags + c->n_include, e);
 		if (r < 0) return err_wrap(e, "failed to match excludepatterns");
 		*excluded = r > 0;
 		*include = *include && !*excluded;
@@ -336,7 +341,15 @@ static int copy_entry(struct copier *c, struct level *up, const char *from, cons
 		if (!include) return 0;
 		return make_parents(c, up, e) < 0 ? -1 : copy_leaf(c, up, from, to, &st, e);
 	}
-	struct level l = {.up = up, .from = from, .to = to, .src = -1, .dst = -1, .st = st, .depth = up->depth + 1, .rel_n = c->rel.n, .flags = flags};
+	struct level l = {.up = up,
+			  .from = from,
+			  .to = to,
+			  .src = -1,
+			  .dst = -1,
+			  .st = st,
+			  .depth = up->depth + 1,
+			  .rel_n = c->rel.n,
+			  .flags = flags};
 	int r = copy_dir(c, &l, include, !excluded || exceptions, e);
 	close_fd(&l.src);
 	close_fd(&l.dst);
@@ -356,10 +369,11 @@ static int copy_top(struct copier *c, int sourcefd, struct err *e)
 	return r;
 }
 
-static int run_copier(const struct file_job_ctx *ctx, int sourcefd, const char *src, const char *dst, const struct file_copy_opts *o,
-		      struct err *e)
+static int run_copier(const struct file_job_ctx *ctx, int sourcefd, const char *src, const char *dst,
+		      const struct file_copy_opts *o, const struct file_mode *mode_set, struct err *e)
 {
 	struct copier c = {.ctx = ctx, .o = o, .src = src, .dst = dst, .rootfd = ctx->rootfd, .data = {.ctx = ctx}};
+	c.mode_set = mode_set;
 	c.n_include = o->include ? spec_patterns_count(o->include) : 0;
 	c.n_exclude = o->exclude ? spec_patterns_count(o->exclude) : 0;
 	int r = copy_top(&c, sourcefd, e);
@@ -381,8 +395,8 @@ static char *base_of(const char *path)
 }
 
 /* The directory that must be there before anything is looked at: dst itself when it ends in '/' or "/.". */
-static int ensure_dst(const struct file_job_ctx *c, const char *dst, mode_t perm, const struct file_copy_opts *o, struct strvec *made,
-		      struct err *e)
+static int ensure_dst(const struct file_job_ctx *c, const char *dst, mode_t perm, const struct file_copy_opts *o,
+		      struct strvec *made, struct err *e)
 {
 	const char *base = path_base(dst);
 	bool is_dir = !*base || !strcmp(base, ".");
@@ -418,12 +432,14 @@ int file_copy(const struct file_job_ctx *c, int sourcefd, const char *src, const
 {
 	struct stat st;
 	_cleanup_strvec_ struct strvec made = {0};
+	_cleanup_(file_mode_fini) struct file_mode mode = {0};
 	mode_t perm = (o->mode >= 0 ? (mode_t)o->mode : 0755) & 0777;
 	if (ensure_dst(c, dst, perm, o, &made, e) < 0) return -1;
+	if (o->mode_text && file_mode_parse(o->mode_text, &mode, e) < 0) return -1;
 	_cleanup_free_ char *from = file_root_path(sourcefd, src, o->follow, e);
 	if (!from) return -1;
 	if (path_lstat_in(sourcefd, from, &st, NULL) < 0) return err_sys(e, errno, "lstat %s", from);
 	_cleanup_free_ char *to = place(c, src, S_ISDIR(st.st_mode), dst, perm, o, &made, e);
-	if (!to || run_copier(c, sourcefd, from, to, o, e) < 0) return -1;
+	if (!to || run_copier(c, sourcefd, from, to, o, o->mode_text ? &mode : NULL, e) < 0) return -1;
 	return file_times_again(c->rootfd, &made, &o->time, e);
 }

@@ -1,6 +1,7 @@
 /* Contents and extended attributes of one file. The cheapest way first: a reflink; read and write for small files (fewer
  * and cheaper calls than a splice); copy_file_range; read and write. What a pair of file systems answered once is
- * remembered for the whole action. Sparse files are copied extent by extent. The cancelled flag is read each CHUNK_MAX bytes. */
+ * remembered for the whole action. Sparse files are copied extent by extent. The cancelled flag is read each CHUNK_MAX bytes.
+ */
 #include "ops/file_parts_job.h"
 
 #include <errno.h>
@@ -43,7 +44,8 @@ static int copy_by_hand(struct file_data *d, int src, int dst, off_t at, off_t e
 
 static bool cannot(int errnum)
 {
-	return errnum == ENOSYS || errnum == EXDEV || errnum == EPERM || errnum == EIO || errnum == EOPNOTSUPP || errnum == EINVAL;
+	return errnum == ENOSYS || errnum == EXDEV || errnum == EPERM || errnum == EIO || errnum == EOPNOTSUPP ||
+	       errnum == EINVAL;
 }
 
 static int copy_span(struct file_data *d, int src, int dst, off_t at, off_t end, struct err *e)
@@ -106,7 +108,7 @@ static void copy_one(const struct xattr_pair *p, const char *key)
 {
 	_cleanup_free_ uint8_t *value = xmalloc(XATTR_MAX);
 	ssize_t n = p->src_path ? lgetxattr(p->src_path, key, value, XATTR_MAX) : fgetxattr(p->src, key, value, XATTR_MAX);
-	int r = n < 0	      ? -1
+	int r = n < 0         ? -1
 		: p->dst_path ? lsetxattr(p->dst_path, key, value, (size_t)n, 0)
 			      : fsetxattr(p->dst, key, value, (size_t)n, 0);
 	if (r < 0) log_debug("extended attribute %s was not copied: %s", key, strerror(errno));

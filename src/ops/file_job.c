@@ -114,7 +114,8 @@ static int remove_path(const struct file_job_ctx *c, const char *src, bool allow
 	if (!strcmp(clean, "/")) return err_set(e, CODE_INVALID_ARGUMENT, "rmPath: invalid empty path");
 	_cleanup_free_ char *path = file_root_path(c->rootfd, clean, false, e);
 	if (!path) return -1;
-	if (!allow_missing && path_stat_in(c->rootfd, path, &st, NULL) < 0 && errno == ENOENT) return err_sys(e, ENOENT, "stat %s", path);
+	if (!allow_missing && path_stat_in(c->rootfd, path, &st, NULL) < 0 && errno == ENOENT)
+		return err_sys(e, ENOENT, "stat %s", path);
 	_cleanup_close_ int dir = file_open_parent(c->rootfd, path, &base);
 	if (dir < 0) return errno == ENOENT ? 0 : err_sys(e, errno, "unlinkat %s", path);
 	return path_remove_all(dir, base, e);
@@ -147,7 +148,8 @@ static ssize_t archive_read(void *arg, void *buf, size_t n, struct err *e)
 	return r < 0 ? err_sys(e, errno, "read") : r;
 }
 
-static int unpack(const struct file_job_ctx *c, int fd, const char *dst, const struct file_copy_opts *o, struct err *e)
+static int unpack(const struct file_job_ctx *c, int fd, const char *name, const char *dst, const struct file_copy_opts *o,
+		  struct err *e)
 {
 	_cleanup_tar_decomp_ struct tar_decomp *d = NULL;
 	_cleanup_strvec_ struct strvec made = {0};
@@ -162,12 +164,13 @@ static int unpack(const struct file_job_ctx *c, int fd, const char *dst, const s
 	_cleanup_close_ int dir = path_open_in(c->rootfd, path, O_RDONLY | O_DIRECTORY, 0, e);
 	if (dir < 0 || tar_decomp_new((struct tar_in){archive_read, &in}, 0, &d, e) < 0) return -1;
 	_cleanup_tar_reader_ struct tar_reader *r = tar_reader_new(tar_decomp_in(d));
-	return tar_apply(r, dir, &opts, NULL, NULL, e);
+	if (tar_apply(r, dir, &opts, NULL, NULL, e) == 0) return 0;
+	return e && e->code == CODE_CANCELLED ? -1 : err_wrap(e, "unpack %s", name);
 }
 
 /* 1 src was an archive and is unpacked, 0 it was none. */
-static int try_unpack(const struct file_job_ctx *c, int sourcefd, const char *src, const char *dst, const struct file_copy_opts *o,
-		      struct err *e)
+static int try_unpack(const struct file_job_ctx *c, int sourcefd, const char *src, const char *dst,
+		      const struct file_copy_opts *o, struct err *e)
 {
 	struct stat st;
 	_cleanup_free_ char *path = file_root_path(sourcefd, src, true, e);
@@ -177,8 +180,7 @@ static int try_unpack(const struct file_job_ctx *c, int sourcefd, const char *sr
 	struct archive in = {c, fd};
 	if (!tar_is_archive((struct tar_in){archive_read, &in})) return file_check(c, e);
 	if (lseek(fd, 0, SEEK_SET) < 0) return err_sys(e, errno, "seek %s", path);
-	if (unpack(c, fd, dst, o, e) == 0) return 1;
-	return e && e->code == CODE_CANCELLED ? -1 : err_wrap(e, "unpack %s", path);
+	return unpack(c, fd, path, dst, o, e) < 0 ? -1 : 1;
 }
 
 /* ---- copy ---- */
@@ -208,8 +210,10 @@ static int copy_each(const struct file_job_ctx *c, int sourcefd, const Pb__FileA
 {
 	_cleanup_strvec_ struct strvec sources = {0};
 	_cleanup_free_ char *src = clean_path(a->src), *dst = clean_path(a->dest);
-	if (!a->allowwildcard) strvec_add(&sources, src);
-	else if (file_wildcards(c, sourcefd, src, a->followsymlink, &sources, e) < 0) return -1;
+	if (!a->allowwildcard)
+		strvec_add(&sources, src);
+	else if (file_wildcards(c, sourcefd, src, a->followsymlink, &sources, e) < 0)
+		return -1;
 	if (!sources.n) return a->allowemptywildcard ? 0 : err_set(e, CODE_NOT_FOUND, "%s not found", src);
 	for (size_t i = 0; i < sources.n; i++) {
 		int r = a->attemptunpackdockercompatibility ? try_unpack(c, sourcefd, sources.v[i], dst, o, e) : 0;
@@ -234,9 +238,9 @@ static int open_empty(struct err *e)
 static int do_copy(const struct file_job_ctx *c, const Pb__FileActionCopy *a, struct err *e)
 {
 	_cleanup_spec_patterns_ struct spec_patterns *include = NULL, *exclude = NULL;
-	_cleanup_(file_mode_fini) struct file_mode mode = {0};
 	struct file_copy_opts o = {
 		.time = time_of(a->timestamp),
+		.mode_text = str_empty(a->modestr) ? NULL : a->modestr,
 		.mode = str_empty(a->modestr) ? a->mode : -1,
 		.contents = a->dircopycontents,
 		.follow = a->followsymlink,
@@ -244,10 +248,6 @@ static int do_copy(const struct file_job_ctx *c, const Pb__FileActionCopy *a, st
 	};
 	if (file_owner_read(c, a->owner, &o.owner, e) < 0) return -1;
 	if (!a->createdestpath && check_parent(c, a->dest, e) < 0) return -1;
-	if (!str_empty(a->modestr)) {
-		if (file_mode_parse(a->modestr, &mode, e) < 0) return -1;
-		o.mode_set = &mode;
-	}
 	if (new_patterns(a->include_patterns, a->n_include_patterns, "includepatterns", &include, e) < 0) return -1;
 	if (new_patterns(a->exclude_patterns, a->n_exclude_patterns, "excludepatterns", &exclude, e) < 0) return -1;
 	o.include = include;

@@ -21,7 +21,10 @@ enum {
 
 void file_mode_fini(struct file_mode *m) { vec_fini(&m->cmds); }
 
-static void add(struct file_mode *m, char op, unsigned bits) { vec_push(&m->cmds, ((struct file_mode_cmd){op, 0, (uint16_t)bits})); }
+static void add(struct file_mode *m, char op, unsigned bits)
+{
+	vec_push(&m->cmds, ((struct file_mode_cmd){op, 0, (uint16_t)bits}));
+}
 
 /* `who` 0: nobody was named. */
 static void add_bits(struct file_mode *m, char op, unsigned who, unsigned bits)
@@ -46,7 +49,8 @@ static int parse_octal(const char *s, struct file_mode *ret, struct err *e)
 {
 	long v = 0;
 	for (const char *p = s; *p; p++) {
-		if (*p < '0' || *p > '7') return err_set(e, CODE_INVALID_ARGUMENT, "strconv.ParseInt: parsing \"%s\": invalid syntax", s);
+		if (*p < '0' || *p > '7')
+			return err_set(e, CODE_INVALID_ARGUMENT, "strconv.ParseInt: parsing \"%s\": invalid syntax", s);
 		v = min_of(v * 8 + (*p - '0'), 0100000L);
 	}
 	if (v > 077777) return err_set(e, CODE_INVALID_ARGUMENT, "strconv.ParseInt: parsing \"%s\": value out of range", s);
@@ -87,8 +91,10 @@ static const char *parse_perms(const char *s, char op, unsigned *who, bool *equa
 			}
 			break;
 		case 'X':
-			if (op == '-') perm |= 0111;
-			else perm_x = 0111;
+			if (op == '-')
+				perm |= 0111;
+			else
+				perm_x = 0111;
 			break;
 		case 'u':
 		case 'g':
@@ -130,8 +136,10 @@ int file_mode_parse(const char *s, struct file_mode *ret, struct err *e)
 {
 	struct file_mode m = {0};
 	int r = *s >= '0' && *s <= '9' ? parse_octal(s, &m, e) : parse_symbolic(s, &m, e);
-	if (r < 0) file_mode_fini(&m);
-	else *ret = m;
+	if (r < 0)
+		file_mode_fini(&m);
+	else
+		*ret = m;
 	return r;
 }
 

@@ -68,8 +68,8 @@ struct spec_patterns;
 struct file_copy_opts {
 	struct file_owner owner;
 	struct file_time time;
-	const struct file_mode *mode_set; /* NULL: none */
-	int64_t mode;                     /* -1: the source's */
+	const char *mode_text; /* as chmod takes it; NULL: none */
+	int64_t mode;          /* -1: the source's */
 	bool contents, follow, replace;
 	const struct spec_patterns *include, *exclude; /* NULL: none */
 };

@@ -48,7 +48,8 @@ static void go_up(struct buf *out)
 }
 
 /* One component onto `out`; a link puts its target in front of the rest instead. */
-static int step(int rootfd, struct buf *out, const char *name, size_t n, char **rest, const char *behind, int *links, struct err *e)
+static int step(int rootfd, struct buf *out, const char *name, size_t n, char **rest, const char *behind, int *links,
+		struct err *e)
 {
 	char target[PATH_MAX];
 	size_t before = out->n;
@@ -126,8 +127,8 @@ int file_time_set(int dirfd, const char *name, const struct file_time *t)
 
 /* ---- directories ---- */
 
-static int make_one(int dirfd, const char *name, const char *path, mode_t mode, const struct file_owner *o, const struct file_time *t,
-		    struct strvec *made, struct err *e)
+static int make_one(int dirfd, const char *name, const char *path, mode_t mode, const struct file_owner *o,
+		    const struct file_time *t, struct strvec *made, struct err *e)
 {
 	if (file_mkdir_at(dirfd, name, mode) < 0) return err_sys(e, errno, "mkdir %s", path);
 	strvec_add(made, path);
@@ -259,7 +260,8 @@ int file_wildcards(const struct file_job_ctx *c, int rootfd, const char *src, bo
 	_cleanup_free_ char *base = file_root_path(rootfd, dir, follow, e);
 	if (!base) return -1;
 	_cleanup_close_ int fd = path_open_in(rootfd, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, NULL);
-	if (fd < 0 && (errno == ELOOP || (errno == ENOTDIR && path_lstat_in(rootfd, base, &(struct stat){0}, NULL) == 0))) return 0;
+	if (fd < 0 && (errno == ELOOP || (errno == ENOTDIR && path_lstat_in(rootfd, base, &(struct stat){0}, NULL) == 0)))
+		return 0;
 	if (fd < 0) return err_sys(e, errno, "lstat %s", base);
 	struct walk w = {.ctx = c, .base = base, .pattern = clean + n, .out = ret};
 	for (const char *p = w.pattern; *p; p++) w.depth_max += *p == '/';
