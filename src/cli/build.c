@@ -76,6 +76,7 @@ static Control__SolveRequest *solve_request(struct build *b)
 	r->n_entitlements = b->entitlements.n;
 	r->sourcepolicy = b->policy;
 	r->proxynetwork = b->proxy_network;
+	r->internal = b->internal;
 	r->cache = arena_new_of(mem, Control__CacheOptions);
 	control__cache_options__init(r->cache);
 	cache_entries(b, true, &r->cache->n_exports, &r->cache->exports);
@@ -171,7 +172,7 @@ static void keep_metadata(struct build *b, const Gateway__Result *r)
 {
 	for (size_t i = 0; i < r->n_metadata; i++) {
 		const Gateway__Result__MetadataEntry *m = r->metadata[i];
-		_cleanup_free_ char *v = xstrndup((const char *)m->value.data, m->value.len);
+		_cleanup_free_ char *v = m->value.len ? xstrndup((const char *)m->value.data, m->value.len) : xstrdup("");
 		if (str_starts(m->key, "result.")) strvec_env_set(&b->metadata, m->key, v);
 	}
 }
@@ -355,10 +356,11 @@ int build_run(struct build *b, struct err *e)
 	b->cli->on_interrupt = interrupted;
 	b->cli->on_interrupt_arg = &d;
 	cli_wait(b->cli, &d.over);
+	int rv = result_of(&d, e);
+	if (rv == 0 && b->finish) rv = b->finish(b->finish_arg, e);
 	b->cli->on_interrupt = NULL;
 	loop_timer_stop(&d.tick);
 	progress_done(b->progress);
-	int rv = result_of(&d, e);
 	drive_fini(&d);
 	return rv < 0 ? -1 : build_write_indexes(b, e);
 }

@@ -36,7 +36,9 @@ struct build {
 	VEC(struct build_export) exports;
 	VEC(struct build_cache) cache_to, cache_from;
 	VEC(struct local_cache) stores; /* private: index.json to write afterwards */
-	bool proxy_network, list_workers;
+	bool proxy_network, list_workers, internal;
+	int (*finish)(void *arg, struct err *e); /* after a good Solve, before the display ends; NULL: nothing */
+	void *finish_arg;
 	int trace_fd;           /* -1: none */
 	struct strvec response; /* out: exporter response; what the frontend returned: */
 	struct strvec metadata; /* keys "result.*" only when it is a subrequest */

@@ -224,7 +224,7 @@ int build_add_secret(struct build *b, const char *spec, struct err *e)
 		free(s.file);
 		s.file = xstrdup(s.id);
 	}
-	if (stat(s.file, &sb) < 0) return err_sys(e, errno, "failed to stat %s", s.file);
+	if (stat(s.file, &sb) < 0) return err_sys(e, errno, "failed to stat %s: stat %s", s.file, s.file);
 	if (sb.st_size > 500 << 10) return BAD("secret %s too big. max size 500KB", s.id);
 	sess_client_add_secret_file(b->sess, s.id, s.file);
 	return 0;
@@ -267,7 +267,7 @@ int build_add_allow(struct build *b, const char *spec, struct err *e)
 int build_add_local(struct build *b, const char *name, const char *dir, struct err *e)
 {
 	struct stat sb;
-	if (stat(dir, &sb) < 0) return err_sys(e, errno, "failed to resolve: lstat %s", dir);
+	if (stat(dir, &sb) < 0) return err_sys(e, errno, "resolve : lstat %s", dir);
 	if (!S_ISDIR(sb.st_mode)) return BAD("%s: not a directory", dir);
 	sess_client_add_dir(b->sess, name, dir);
 	return 0;

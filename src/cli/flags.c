@@ -220,10 +220,10 @@ static int check_count(const struct args *a, struct err *e)
 	if (a->dialect != DIALECT_BUILDX || !c->run || a->want_help) return 0;
 	int n = (int)a->rest.n;
 	if (n >= c->min_args && (c->max_args < 0 || n <= c->max_args)) return 0;
-	const char *how = c->min_args == c->max_args ? "exactly" : n < c->min_args ? "at least" : "at most";
+	const char *how = c->min_args == c->max_args ? "" : n < c->min_args ? "at least " : "at most ";
 	int want = n < c->min_args ? c->min_args : c->max_args;
 	if (want == 0) return err_set(e, CODE_INVALID_ARGUMENT, "'%s' accepts no arguments", c->name);
-	return err_set(e, CODE_INVALID_ARGUMENT, "'%s' requires %s %d argument%s", c->name, how, want, want == 1 ? "" : "s");
+	return err_set(e, CODE_INVALID_ARGUMENT, "'%s' requires %s%d argument%s", c->name, how, want, want == 1 ? "" : "s");
 }
 
 int args_parse(struct args *a, enum dialect d, const struct command *root, char *const *argv, size_t n, struct err *e)

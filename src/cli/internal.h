@@ -14,11 +14,18 @@ enum { CLI_REPLY_MAX = 64 << 20 };
 #define CLI_VERSION "v0.32.2"
 #define CLI_PACKAGE "github.com/slipway/slipway"
 
+#ifndef SLIPWAY_REVISION
+#define SLIPWAY_REVISION "unknown"
+#endif
+#ifndef SLIPWAY_VERSION
+#define SLIPWAY_VERSION "v0.0.0"
+#endif
+
 struct cli {
 	struct loop *loop;
 	const char *prog; /* "buildctl", "docker buildx", "slipway" */
 	enum dialect dialect;
-	bool debug;
+	bool debug, plugin;       /* plugin: called as docker-buildx */
 	struct wire_conn *conn;   /* NULL until cli_dial, and when it broke */
 	struct loop_child helper; /* of a docker-container:// address and the like */
 	bool has_helper;
@@ -81,6 +88,9 @@ int buildctl_prune(struct cli *c, struct args *a);
 int buildctl_workers(struct cli *c, struct args *a);
 int buildctl_info(struct cli *c, struct args *a);
 int buildctl_dial_stdio(struct cli *c, struct args *a);
+int buildx_build(struct cli *c, struct args *a);
+int buildx_du(struct cli *c, struct args *a);
+int buildx_prune(struct cli *c, struct args *a);
 /* Prints the error and answers 1. Used as `return cli_fail(c, &e)`. */
 int cli_fail(struct cli *c, const struct err *e);
 #endif

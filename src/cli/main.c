@@ -5,16 +5,14 @@
 #include <signal.h>
 #include <string.h>
 
-#ifndef SLIPWAY_REVISION
-#define SLIPWAY_REVISION "unknown"
-#endif
-
 static const struct persona {
 	const char *name, *prog;
 	enum dialect dialect;
 	const struct command *root;
+	bool plugin;
 } personas[] = {
 	{"buildctl", "buildctl", DIALECT_BUILDCTL, &buildctl_root},
+	{"docker-buildx", "docker buildx", DIALECT_BUILDX, &buildx_root, true},
 	{"slipway", "slipway", DIALECT_BUILDX, &buildx_root},
 };
 
@@ -70,6 +68,7 @@ static int run(struct cli *c, struct args *a)
 	if (a->want_help) return print_help(c, a);
 	if (a->want_version) return print_version(c);
 	if (!cmd->run) return print_help(c, a);
+	c->debug = args_bool(a, "debug");
 	c->loop = loop_new();
 	loop_on_signal(c->loop, SIGINT, on_signal, c);
 	loop_on_signal(c->loop, SIGTERM, on_signal, c);
@@ -79,13 +78,33 @@ static int run(struct cli *c, struct args *a)
 	return c->exit_code ? c->exit_code : rv;
 }
 
+/* As a plugin we are called `docker-buildx [docker's flags] buildx COMMAND ...`: leave that word out. */
+static void drop_plugin_name(int *argc, char **argv)
+{
+	for (int i = 1; i < *argc; i++) {
+		if (strcmp(argv[i], "buildx") == 0) {
+			memmove(argv + i, argv + i + 1, (size_t)(*argc - i) * sizeof *argv);
+			--*argc;
+			return;
+		}
+		if (argv[i][0] != '-') {
+			static const char *const valued[] = {"--config", "--context", "--host",      "--log-level", "-c",
+							     "-H",       "-l",        "--tlscacert", "--tlscert",   "--tlskey"};
+			bool is_value = false;
+			for (size_t k = 0; k < array_len(valued); k++) is_value |= strcmp(argv[i - 1], valued[k]) == 0;
+			if (!is_value) return;
+		}
+	}
+}
+
 int cli_main(int argc, char **argv)
 {
 	const struct persona *p = persona_of(argc > 0 ? argv[0] : "");
-	struct cli c = {.prog = p->prog, .dialect = p->dialect};
+	struct cli c = {.prog = p->prog, .dialect = p->dialect, .plugin = p->plugin};
 	struct args a;
 	_cleanup_err_ struct err e = ERR_INIT;
 	signal(SIGPIPE, SIG_IGN);
+	if (p->plugin) drop_plugin_name(&argc, argv);
 	int rv = args_parse(&a, p->dialect, p->root, argv + 1, argc > 0 ? (size_t)argc - 1 : 0, &e);
 	rv = rv < 0 && !a.want_help ? bad_usage(&c, &a, &e) : run(&c, &a);
 	args_fini(&a);

@@ -24,8 +24,9 @@ struct progress {
 	struct tty tty;
 	int64_t last_draw; /* 0: never */
 	size_t width, height;
-	struct map steps;   /* id -> struct own_step * */
-	struct map metrics; /* digest -> struct metric * */
+	struct map steps;                        /* id -> struct own_step * */
+	struct strvec warnings, warning_details; /* what was warned of, in order */
+	struct map metrics;                      /* digest -> struct metric * */
 };
 struct metric {
 	bool cached, completed, from;
@@ -75,12 +76,12 @@ int progress_new(const char *mode, int fd, int64_t (*now)(void), struct progress
 	return 0;
 }
 
-void progress_title(struct progress *p, const char *text)
+void progress_title(struct progress *p, const char *plain, const char *tty)
 {
 	free(p->plain.title);
-	p->plain.title = xstrdup(text);
+	p->plain.title = xstrdup(plain);
 	free(p->tty.title);
-	p->tty.title = xstrdup(text);
+	p->tty.title = xstrdup(tty);
 }
 
 static void put(struct progress *p, const struct buf *b) { path_write_all(p->fd, b->p, b->n, NULL); }
@@ -277,11 +278,43 @@ void progress_cache_metrics(const struct progress *p, int64_t duration_ms, struc
 	buf_addc(out, '\n');
 }
 
+/* ---- warnings ---- */
+static void keep_warnings(struct progress *p, const Control__StatusResponse *m)
+{
+	for (size_t i = 0; i < m->n_warnings; i++) {
+		const Control__VertexWarning *x = m->warnings[i];
+		struct buf b = BUF_INIT, detail = BUF_INIT;
+		buf_add(&b, x->short_.data, x->short_.len);
+		for (size_t k = 0; k < x->n_detail; k++) {
+			buf_add(&detail, x->detail[k].data, x->detail[k].len);
+			buf_addc(&detail, '\n');
+		}
+		if (*x->url) buf_addf(&detail, "More info: %s\n", x->url);
+		if (x->info && x->n_ranges)
+			buf_addf(&detail, "%s:%d\n", x->info->filename, x->ranges[0]->start ? x->ranges[0]->start->line : 0);
+		strvec_take(&p->warnings, buf_take_str(&b));
+		strvec_take(&p->warning_details, buf_take_str(&detail));
+	}
+}
+
+void progress_print_warnings(const struct progress *p, bool with_details)
+{
+	size_t n = p->warnings.n;
+	if (!n || p->kind == KIND_JSON || p->kind == KIND_QUIET) return;
+	fprintf(stderr, "\n \x1b[33m%zu warning%s found%s:\n\x1b[0m", n, n == 1 ? "" : "s",
+		with_details ? "" : " (use docker --debug to expand)");
+	for (size_t i = 0; i < n; i++) {
+		fprintf(stderr, " - %s\n", p->warnings.v[i]);
+		if (with_details) fprintf(stderr, "%s\n", p->warning_details.v[i]);
+	}
+}
+
 /* ---- messages ---- */
 void progress_update(struct progress *p, const Control__StatusResponse *m)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	count_vertexes(p, m);
+	keep_warnings(p, m);
 	switch (p->kind) {
 	case KIND_QUIET: return;
 	case KIND_JSON:
@@ -344,6 +377,8 @@ void progress_free(struct progress *p)
 	if (!p) return;
 	trace_fini(&p->trace);
 	plain_fini(&p->plain);
+	strvec_fini(&p->warnings);
+	strvec_fini(&p->warning_details);
 	free(p->tty.phase);
 	free(p->tty.title);
 	MAP_EACH(&p->steps, it) free(((struct own_step *)it->value)->digest);

@@ -11,7 +11,10 @@ struct progress;
 /* mode: auto (or ""), plain, tty, rawjson, quiet (or none). now: nanoseconds since the epoch, NULL: the clock. fd is borrowed.
  * INVALID_ARGUMENT: an unknown mode, or tty where there is none. */
 int progress_new(const char *mode, int fd, int64_t (*now)(void), struct progress **ret, struct err *e);
-void progress_title(struct progress *p, const char *text); /* shown at the top: "building with ..." */
+/* Shown at the top: "building with ...", "remote:default". */
+void progress_title(struct progress *p, const char *plain, const char *tty);
+/* The warnings of the build, on stderr; with_details: where and why too. Nothing when the form is JSON or quiet. */
+void progress_print_warnings(const struct progress *p, bool with_details);
 void progress_update(struct progress *p, const Control__StatusResponse *m);
 void progress_tick(struct progress *p); /* each PROGRESS_TICK_MS without an update */
 /* The last picture and the logs of failed steps; nothing may follow but free. */

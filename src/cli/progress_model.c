@@ -102,6 +102,7 @@ static void set_vertex(struct shown_vertex *v, const Control__Vertex *m)
 	set_str(&v->name, m->name);
 	set_str(&v->error, m->error);
 	v->cached = m->cached;
+	if (!v->inputs.n) strvec_copy(&v->inputs, (char *const *)m->inputs, m->n_inputs);
 }
 
 static void note_change(struct trace *t, struct shown_vertex *v, const Control__Vertex *m)
@@ -221,7 +222,7 @@ static void take_warning(struct trace *t, const Control__VertexWarning *m)
 {
 	struct shown_vertex *v = map_get(&t->by_digest, m->vertex);
 	if (!v) return;
-	strvec_take(&v->warnings, xstrndup((const char *)m->short_.data, m->short_.len));
+	strvec_take(&v->warnings, m->short_.len ? xstrndup((const char *)m->short_.data, m->short_.len) : xstrdup(""));
 	touch(t, v);
 }
 
@@ -314,6 +315,7 @@ static void free_vertex(struct shown_vertex *v)
 	vec_fini(&v->intervals);
 	vec_fini(&v->merged);
 	strvec_fini(&v->warnings);
+	strvec_fini(&v->inputs);
 	vt_free(v->term);
 	free(v->digest);
 	free(v->name);

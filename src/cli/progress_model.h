@@ -17,6 +17,8 @@ struct vt;
 struct shown_vertex {
 	char *digest, *name, *error;
 	bool cached, hidden, updated;
+	struct strvec inputs;                   /* digests */
+	int depth;                              /* steps below it, at most; plain_print's */
 	int index;                              /* number in plain text, 0: not yet */
 	VEC(struct interval) intervals, merged; /* as they came (one a start time), and united */
 	VEC(struct shown_status *) statuses;    /* all; those with a start are listed */

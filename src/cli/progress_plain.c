@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define SECOND 1000000000LL
-enum { ANTI_FLICKER_S = 5, MAX_DELAY_S = 10, MIN_TIME_S = 5, NAME_MAX_BYTES = 72 };
+enum { ANTI_FLICKER_S = 5, MAX_DELAY_S = 10, MIN_TIME_S = 5, NAME_MAX_BYTES = 72, DEPTH_MAX = 1000 };
 #define MIN_PROGRESS 0.05
 
 struct last_status {
@@ -130,7 +130,20 @@ static void print_vertex(struct plain *p, struct trace *t, struct shown_vertex *
 static int by_completion(const void *a, const void *b)
 {
 	int64_t x = vertex_last_stop(*(struct shown_vertex *const *)a), y = vertex_last_stop(*(struct shown_vertex *const *)b);
-	return (x > y) - (x < y);
+	if (x != y) return x > y ? 1 : -1;
+	return (*(struct shown_vertex *const *)a)->depth - (*(struct shown_vertex *const *)b)->depth;
+}
+
+/* Steps found in the cache at one moment have the same times: what they are built upon comes first. */
+static int depth_of(const struct trace *t, struct shown_vertex *v, int guard)
+{
+	if (v->depth || guard == 0) return v->depth;
+	int depth = 1;
+	for (size_t i = 0; i < v->inputs.n; i++) {
+		struct shown_vertex *in = map_get(&t->by_digest, v->inputs.v[i]);
+		if (in && in != v) depth = max_of(depth, 1 + depth_of(t, in, guard - 1));
+	}
+	return v->depth = depth;
 }
 
 static double speed_of(struct trace *t, const struct shown_vertex *v, double *ret_waited)
@@ -186,6 +199,8 @@ void plain_print(struct plain *p, struct trace *t, struct buf *out)
 		current_ended |= v == current && vertex_completed(v);
 	}
 	if (current_ended) print_vertex(p, t, current, out);
+	for (size_t i = 0; i < t->all.n && done.n > 1; i++) t->all.v[i]->depth = 0;
+	for (size_t i = 0; i < done.n && done.n > 1; i++) depth_of(t, done.v[i], DEPTH_MAX);
 	if (done.n) qsort(done.v, done.n, sizeof *done.v, by_completion);
 	for (size_t i = 0; i < done.n; i++)
 		if (done.v[i] != current) print_vertex(p, t, done.v[i], out);

@@ -1,0 +1,209 @@
+/* The commands of `slipway` and `docker buildx`: the tables, and the small ones. */
+#include "cli/builder.h"
+#include "cli/internal.h"
+#include "proto/control.pb-c.h"
+#include "proto/methods.h"
+
+#include <string.h>
+
+/* ---- the tables ---- */
+static const struct flag global_flags[] = {
+	{"builder", 0, FLAG_STRING, "Override the configured builder instance: a name, or an address such as tcp://host:1234",
+	 NULL, "BUILDX_BUILDER", .hide_default = true},
+	{"debug", 'D', FLAG_BOOL, "Enable debug logging"},
+	{"config", 0, FLAG_STRING}, /* Docker's own, which it hands to its plugins */
+	{"context", 'c', FLAG_STRING},
+	{"host", 'H', FLAG_LIST},
+	{"log-level", 'l', FLAG_STRING},
+	{"tls", 0, FLAG_BOOL},
+	{"tlsverify", 0, FLAG_BOOL},
+	{"tlscacert", 0, FLAG_STRING},
+	{"tlscert", 0, FLAG_STRING},
+	{"tlskey", 0, FLAG_STRING},
+	{0},
+};
+static const struct flag build_flags[] = {
+	{"add-host", 0, FLAG_CSV, "Add a custom host-to-IP mapping (format: \"host:ip\")"},
+	{"allow", 0, FLAG_LIST,
+	 "Allow extra privileged entitlement (e.g., \"network.host\", \"security.insecure\", \"device\", "
+	 "\"buildx.local.delete\")"},
+	{"annotation", 0, FLAG_LIST, "Add annotation to the image"},
+	{"attest", 0, FLAG_LIST, "Attestation parameters (format: \"type=sbom,generator=image\")"},
+	{"build-arg", 0, FLAG_LIST, "Set build-time variables"},
+	{"build-context", 0, FLAG_LIST, "Additional build contexts (e.g., name=path)"},
+	{"cache-from", 0, FLAG_LIST, "External cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\")"},
+	{"cache-to", 0, FLAG_LIST, "Cache export destinations (e.g., \"user/app:cache\", \"type=local,dest=path/to/dir\")"},
+	{"call", 0, FLAG_STRING, "Set method for evaluating build (\"check\", \"outline\", \"targets\")", "build"},
+	{"cgroup-parent", 0, FLAG_STRING, "Set the parent cgroup for the \"RUN\" instructions during build"},
+	{"check", 0, FLAG_BOOL, "Shorthand for \"--call=check\""},
+	{"file", 'f', FLAG_STRING, "Name of the Dockerfile (default: \"PATH/Dockerfile\")"},
+	{"iidfile", 0, FLAG_STRING, "Write the image ID to a file"},
+	{"label", 0, FLAG_LIST, "Set metadata for an image"},
+	{"load", 0, FLAG_BOOL, "Shorthand for \"--output=type=docker\""},
+	{"metadata-file", 0, FLAG_STRING, "Write build result metadata to a file"},
+	{"network", 0, FLAG_STRING, "Set the networking mode for the \"RUN\" instructions during build", "default"},
+	{"no-cache", 0, FLAG_BOOL, "Do not use cache when building the image"},
+	{"no-cache-filter", 0, FLAG_LIST, "Do not cache specified stages"},
+	{"output", 'o', FLAG_LIST, "Output destination (format: \"type=local,dest=path\")"},
+	{"platform", 0, FLAG_LIST, "Set target platform for build"},
+	{"progress", 0, FLAG_STRING,
+	 "Set type of progress output (\"auto\", \"none\",  \"plain\", \"quiet\", \"rawjson\", \"tty\"). Use plain to show "
+	 "container output",
+	 "auto"},
+	{"provenance", 0, FLAG_STRING, "Shorthand for \"--attest=type=provenance\""},
+	{"pull", 0, FLAG_BOOL, "Always attempt to pull all referenced images"},
+	{"push", 0, FLAG_BOOL, "Shorthand for \"--output=type=registry,unpack=false\""},
+	{"quiet", 'q', FLAG_BOOL, "Suppress the build output and print image ID on success"},
+	{"resource", 0, FLAG_LIST, "Resource limits for build containers (format: \"memory=2g\", \"cpu-quota=50000\")"},
+	{"sbom", 0, FLAG_STRING, "Shorthand for \"--attest=type=sbom\""},
+	{"secret", 0, FLAG_LIST, "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\")"},
+	{"shm-size", 0, FLAG_BYTES, "Shared memory size for build containers"},
+	{"ssh", 0, FLAG_LIST,
+	 "SSH agent socket or keys to expose to the build (format: \"default|<id>[=<socket>|<key>[,<key>]]\")"},
+	{"tag", 't', FLAG_LIST, "Image identifier (format: \"[registry/]repository[:tag]\")"},
+	{"target", 0, FLAG_STRING, "Set the target build stage to build"},
+	{"ulimit", 0, FLAG_LIST, "Ulimit options", .type = "ulimit"},
+	{"compress", 0, FLAG_BOOL}, /* what `docker build` took before BuildKit: accepted, without effect */
+	{"force-rm", 0, FLAG_BOOL},
+	{"rm", 0, FLAG_BOOL},
+	{"squash", 0, FLAG_BOOL},
+	{"isolation", 0, FLAG_STRING},
+	{"security-opt", 0, FLAG_CSV},
+	{0},
+};
+#define TIMEOUT_FLAG                                                                                          \
+	{                                                                                                     \
+		"timeout", 0, FLAG_DURATION, "Override the default timeout for loading builder status", "20s" \
+	}
+static const struct flag du_flags[] = {
+	{"filter", 0, FLAG_LIST, "Provide filter values", .type = "filter"},
+	{"format", 0, FLAG_STRING, "Format the output"},
+	TIMEOUT_FLAG,
+	{"verbose", 0, FLAG_BOOL, "Shorthand for \"--format=pretty\""},
+	{0},
+};
+static const struct flag prune_flags[] = {
+	{"all", 'a', FLAG_BOOL, "Include internal/frontend images"},
+	{"filter", 0, FLAG_LIST, "Provide filter values", .type = "filter"},
+	{"force", 'f', FLAG_BOOL, "Do not prompt for confirmation"},
+	{"max-used-space", 0, FLAG_BYTES, "Maximum amount of disk space allowed to keep for cache"},
+	{"min-free-space", 0, FLAG_BYTES, "Target amount of free disk space after pruning"},
+	{"reserved-space", 0, FLAG_BYTES, "Amount of disk space always allowed to keep for cache"},
+	{"keep-storage", 0, FLAG_BYTES},
+	TIMEOUT_FLAG,
+	{"verbose", 0, FLAG_BOOL, "Provide a more verbose output"},
+	{0},
+};
+
+static int ls(struct cli *c, struct args *a);
+static int version(struct cli *c, struct args *a);
+static int dial_stdio(struct cli *c, struct args *a);
+static int manual(struct cli *c, struct args *a);
+static int plugin_metadata(struct cli *c, struct args *a);
+
+static const struct command commands[] = {
+	{"build", "b", "Start a build", "[OPTIONS] PATH | URL | -", .flags = build_flags, .run = buildx_build, .min_args = 1,
+	 .max_args = 1},
+	{"dial-stdio", NULL, "Proxy current stdio streams to builder instance", .run = dial_stdio},
+	{"du", NULL, "Disk usage", .flags = du_flags, .run = buildx_du},
+	{"ls", NULL, "List builder instances", .run = ls},
+	{"man", NULL, "Print the manual page", .run = manual},
+	{"prune", NULL, "Remove build cache", .flags = prune_flags, .run = buildx_prune},
+	{"version", NULL, "Show version information", .run = version},
+	{"docker-cli-plugin-metadata", .run = plugin_metadata},
+	{0},
+};
+const struct command buildx_root = {"slipway", NULL, "Build container images", .flags = global_flags, .sub = commands};
+
+/* ---- the small ones ---- */
+static int version(struct cli *c, struct args *a)
+{
+	printf("%s %s %s\n", CLI_PACKAGE, SLIPWAY_VERSION, SLIPWAY_REVISION);
+	return 0;
+}
+
+static int plugin_metadata(struct cli *c, struct args *a)
+{
+	printf("{\"SchemaVersion\":\"0.1.0\",\"Vendor\":\"Slipway\",\"Version\":\"%s\",\"ShortDescription\":\"Slipway\"}\n",
+	       SLIPWAY_VERSION);
+	return 0;
+}
+
+static int manual(struct cli *c, struct args *a)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	args_manual(&buildx_root, "slipway", &b);
+	fputs(buf_str(&b), stdout);
+	return 0;
+}
+
+static int dial_stdio(struct cli *c, struct args *a)
+{
+	_cleanup_err_ struct err e = ERR_INIT;
+	struct builder b = {0};
+	int rv = builder_find(c, a, &b, &e);
+	if (rv == 0 && !*b.addr) {
+		free(take_ptr(b.addr));
+		rv = cli_embedded(c, &b.addr, &e);
+	}
+	if (rv == 0) rv = cli_dial_stdio(b.addr, &e);
+	builder_fini(&b);
+	return rv < 0 ? cli_fail(c, &e) : 0;
+}
+
+/* "linux/amd64 (+4), linux/386": the variants of amd64 behind its name. */
+static void platforms_short(const Control__ListWorkersResponse *r, struct buf *out)
+{
+	for (size_t i = 0; i < r->n_record; i++) {
+		const Types__WorkerRecord *w = r->record[i];
+		for (size_t k = 0; k < w->n_platforms; k++) {
+			const Pb__Platform *p = w->platforms[k];
+			size_t variants = 0;
+			if (strcmp(p->architecture, "amd64") == 0 && *p->variant) continue;
+			for (size_t m = 0; m < w->n_platforms; m++)
+				variants += strcmp(w->platforms[m]->architecture, p->architecture) == 0 &&
+					    *w->platforms[m]->variant && strcmp(p->architecture, "amd64") == 0;
+			buf_addf(out, "%s%s/%s%s%s", out->n ? ", " : "", p->os, p->architecture, *p->variant ? "/" : "",
+				 p->variant);
+			if (variants) buf_addf(out, " (+%zu)", variants + 1);
+		}
+	}
+}
+
+static void ls_row(struct cli *c, struct builder *b, bool current, struct buf *out)
+{
+	_cleanup_err_ struct err e = ERR_INIT;
+	_cleanup_arena_ struct arena *mem = arena_new(CLI_REPLY_MAX);
+	_cleanup_buf_ struct buf platforms = BUF_INIT;
+	void *info = NULL, *workers = NULL;
+	bool idle = !*b->addr && !b->status; /* the embedded daemon does not run */
+	buf_addf(out, "%s%s\t%s\t\t\t\n", b->name, current ? "*" : "", b->driver);
+	if (!idle && builder_connect(c, b, &e) == 0 &&
+	    cli_unary(c, METHOD_CONTROL_LIST_WORKERS, NULL, &control__list_workers_response__descriptor, mem, &workers, &e) ==
+		    0)
+		cli_unary(c, METHOD_CONTROL_INFO, NULL, &control__info_response__descriptor, mem, &info, &e);
+	if (workers) platforms_short(workers, &platforms);
+	Types__BuildkitVersion *v = info ? ((Control__InfoResponse *)info)->buildkitversion : NULL;
+	buf_addf(out, " \\_ %s\t \\_ %s\t%s\t%s\t%s\n", b->node, *b->addr ? b->addr : "(starts when needed)",
+		 workers ? "running"
+		 : idle  ? "inactive"
+			 : "error",
+		 v ? v->version : "", buf_str(&platforms));
+	if (c->conn) wire_conn_close(c->conn);
+	while (c->conn) uv_run(loop_uv(c->loop), UV_RUN_ONCE);
+}
+
+static int ls(struct cli *c, struct args *a)
+{
+	_cleanup_err_ struct err e = ERR_INIT;
+	_cleanup_buf_ struct buf text = BUF_INIT, out = BUF_INIT;
+	struct builders list = {0};
+	if (builder_list(c, a, &list, &e) < 0) return cli_fail(c, &e);
+	buf_adds(&text, "NAME/NODE\tDRIVER/ENDPOINT\tSTATUS\tBUILDKIT\tPLATFORMS\n");
+	for (size_t i = 0; i < list.n; i++) ls_row(c, &list.v[i], i == 0, &text);
+	tab_format(buf_str(&text), 0, 1, 3, ' ', &out);
+	fputs(buf_str(&out), stdout);
+	for (size_t i = 0; i < list.n; i++) builder_fini(&list.v[i]);
+	vec_fini(&list);
+	return 0;
+}
