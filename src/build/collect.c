@@ -3,8 +3,8 @@
  *
  *  1. What builds that run use is not known here: so nothing is decided while one runs. A job lists and reads; then, if still no build
  *     runs, the loop decides and moves the blobs out of the store, each by one rename; a job removes their bytes.
- *  2. Blobs of a deleted history record go without a scan, when no other record and no snapshot names them and no record is just being
- *     stored (its blobs are not named yet). */
+ *  2. Logs and errors of a deleted history record go without a scan, when no other record and no snapshot names them and no record is
+ *     just being stored (its blobs are not named yet). Its manifests, which builds may use too, go by a scan of their own. */
 #include "build/collect_job.h"
 #include "build/internal.h"
 
@@ -15,12 +15,13 @@ struct collect_wait {
 struct collect {
 	struct engine *engine;
 	struct loop_job job;
-	bool running, again;	    /* again: asked for while it could not run, or a build started meanwhile */
-	int64_t age_s, next_age_s; /* of the scan that runs; the least that is asked of the next one */
+	bool running, again;	   /* again: asked for while it could not run, or a build started meanwhile */
+	int64_t age_s, next_age_s; /* of the scan that runs; the least that is asked of the next one; INT64_MAX: only `dropped` */
 	struct collect_scan scan;
 	struct err error;
 	VEC(struct collect_wait) waits;
-	struct strvec unwanted;
+	struct strvec unwanted; /* logs and errors */
+	struct map dropped;	/* results, for the next scan */
 	bool posted;
 	struct loop_job empty_job;
 	bool emptying, empty_again;
@@ -70,6 +71,7 @@ static bool trash(struct collect *c, const char *digest)
 static void finished(struct collect *c)
 {
 	map_fini(&c->scan.wanted);
+	map_fini(&c->scan.dropped);
 	strvec_fini(&c->scan.found);
 	err_fini(&c->error);
 	c->running = false;
@@ -85,17 +87,16 @@ static void decide(struct collect *c)
 	size_t n = 0;
 	for (size_t i = 0; i < c->scan.found.n; i++) {
 		const char *digest = c->scan.found.v[i];
-		if (map_has(&c->scan.wanted, digest) || snap_store_has_blob(c->engine->conf.env->snaps, digest)) continue;
-		n += trash(c, digest);
+		if (!snap_store_has_blob(c->engine->conf.env->snaps, digest)) n += trash(c, digest);
 	}
-	log_debug("%zu of %zu blobs removed", n, c->scan.found.n);
+	log_debug("%zu blobs removed", n);
 	if (n) empty(c);
 }
 
 static void scan_work(struct loop_job *j)
 {
 	struct collect *c = container_of(j, struct collect, job);
-	collect_scan(&c->scan, &c->error);
+	if (!err_is_set(&c->error)) collect_scan(&c->scan, &c->error);
 }
 
 static void scan_done(struct loop_job *j)
@@ -105,6 +106,8 @@ static void scan_done(struct loop_job *j)
 		log_warn("listing blobs: %s", c->error.msg);
 	else if (!c->again)
 		decide(c);
+	else
+		MAP_EACH(&c->scan.dropped, it) map_put(&c->dropped, it->key, c); /* for the next one */
 	finished(c);
 	collect_kick(c);
 }
@@ -116,8 +119,10 @@ static void begin(struct collect *c)
 	c->again = false;
 	c->age_s = c->next_age_s;
 	c->next_age_s = INT64_MAX;
-	c->scan = (struct collect_scan){.blobs = blobs(c), .before = now.tv_sec - c->age_s};
-	history_blobs(c->engine->history, &c->scan.wanted);
+	c->scan = (struct collect_scan){.blobs = blobs(c), .dropped = c->dropped, .all = c->age_s != INT64_MAX};
+	if (c->scan.all) c->scan.before = now.tv_sec - c->age_s;
+	c->dropped = (struct map){0};
+	history_blobs(c->engine->history, &c->scan.wanted, &c->error); /* without it nothing is removed */
 	c->job = (struct loop_job){.work = scan_work, .done = scan_done};
 	loop_job_start(c->engine->conf.env->loop, &c->job, LOOP_DISK);
 }
@@ -152,7 +157,7 @@ static void remove_unwanted(struct collect *c)
 	_cleanup_map_ struct map named = {0};
 	size_t n = 0;
 	if (!c->unwanted.n || saving(c->engine)) return;
-	history_blobs(c->engine->history, &named);
+	if (history_blobs(c->engine->history, &named, NULL) < 0) return;
 	for (size_t i = 0; i < c->unwanted.n; i++) {
 		const char *digest = c->unwanted.v[i];
 		if (!map_has(&named, digest) && !snap_store_has_blob(c->engine->conf.env->snaps, digest)) n += trash(c, digest);
@@ -165,12 +170,17 @@ static void unwanted_posted(void *arg)
 {
 	struct collect *c = arg;
 	c->posted = false;
-	remove_unwanted(c);
+	collect_kick(c);
 }
 
-void collect_unwanted(struct collect *c, const char *digest)
+void collect_unwanted(struct collect *c, const char *digest, bool result)
 {
-	strvec_add(&c->unwanted, digest);
+	if (result) {
+		map_put(&c->dropped, digest, c);
+		c->again = true;
+	} else {
+		strvec_add(&c->unwanted, digest);
+	}
 	if (c->posted) return;
 	c->posted = true;
 	loop_post(c->engine->conf.env->loop, unwanted_posted, c);
@@ -202,6 +212,7 @@ struct collect *collect_new(struct engine *g)
 void collect_free(struct collect *c) /* no job may be under way */
 {
 	strvec_fini(&c->unwanted);
+	map_fini(&c->dropped);
 	vec_fini(&c->waits);
 	free(c);
 }

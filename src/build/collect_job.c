@@ -5,15 +5,16 @@
 enum { MANIFEST_MAX = 4 << 20 };
 
 struct names {
-	struct collect_scan *scan;
+	struct blob_store *blobs;
+	struct map *known;
 	struct strvec todo;
 };
 
 static void name(struct names *n, const json_t *descriptor)
 {
 	const char *digest = json_string_value(json_object_get(descriptor, "digest"));
-	if (!digest || !digest_valid(digest) || map_has(&n->scan->wanted, digest)) return;
-	map_put(&n->scan->wanted, digest, n->scan);
+	if (!digest || !digest_valid(digest) || map_has(n->known, digest)) return;
+	map_put(n->known, digest, n->known);
 	strvec_add(&n->todo, digest);
 }
 
@@ -23,7 +24,7 @@ static void look_into(struct names *n, const char *digest)
 	_cleanup_free_ uint8_t *p = NULL;
 	size_t len, i;
 	json_t *m;
-	if (blob_read(n->scan->blobs, digest, MANIFEST_MAX, &p, &len, NULL) < 0 || !len || *p != '{') return;
+	if (blob_read(n->blobs, digest, MANIFEST_MAX, &p, &len, NULL) < 0 || !len || *p != '{') return;
 	json_t *j = json_loadb((const char *)p, len, 0, NULL);
 	name(n, json_object_get(j, "config"));
 	json_array_foreach(json_object_get(j, "manifests"), i, m) name(n, m);
@@ -36,18 +37,25 @@ static void look_into(struct names *n, const char *digest)
 	json_decref(j);
 }
 
+static void close_over(struct blob_store *blobs, struct map *digests)
+{
+	struct names n = {.blobs = blobs, .known = digests};
+	MAP_EACH(digests, it) strvec_add(&n.todo, it->key);
+	for (size_t i = 0; i < n.todo.n; i++) look_into(&n, n.todo.v[i]);
+	strvec_fini(&n.todo);
+}
+
 static int found(void *ctx, const char *digest, int64_t bytes, int64_t mtime, struct err *e)
 {
 	struct collect_scan *c = ctx;
-	if (mtime <= c->before) strvec_add(&c->found, digest);
+	bool drop = map_has(&c->dropped, digest) || (c->all && mtime <= c->before);
+	if (drop && !map_has(&c->wanted, digest)) strvec_add(&c->found, digest);
 	return 0;
 }
 
 int collect_scan(struct collect_scan *c, struct err *e)
 {
-	struct names n = {.scan = c};
-	MAP_EACH(&c->wanted, it) strvec_add(&n.todo, it->key);
-	for (size_t i = 0; i < n.todo.n; i++) look_into(&n, n.todo.v[i]);
-	strvec_fini(&n.todo);
+	close_over(c->blobs, &c->wanted);
+	close_over(c->blobs, &c->dropped);
 	return blob_list(c->blobs, found, c, e);
 }

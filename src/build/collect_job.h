@@ -8,7 +8,10 @@ struct collect_scan {
 	int64_t before; /* mtime in seconds: younger ones are left out */
 	/* Digests that history names; the job adds what these manifests and indexes name, layers excepted. Values: any pointer. */
 	struct map wanted;
-	struct strvec found; /* all blobs that are old enough */
+	/* The same of deleted records. Unless `all`, only these are found. */
+	struct map dropped;
+	bool all;
+	struct strvec found; /* old enough, and not wanted */
 };
 int collect_scan(struct collect_scan *c, struct err *e);
 #endif

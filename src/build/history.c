@@ -100,36 +100,35 @@ static void name_blob(struct map *m, const Control__Descriptor *d)
 	if (d) map_put(m, d->digest, m);
 }
 
-static void name_result(struct map *m, const Control__BuildResultInfo *r)
+static void name_result(struct map *own, struct map *results, const Control__BuildResultInfo *r)
 {
 	if (!r) return;
-	name_blob(m, r->resultdeprecated);
-	for (size_t i = 0; i < r->n_results; i++) name_blob(m, r->results[i]->value);
-	for (size_t i = 0; i < r->n_attestations; i++) name_blob(m, r->attestations[i]);
+	name_blob(results, r->resultdeprecated);
+	for (size_t i = 0; i < r->n_results; i++) name_blob(results, r->results[i]->value);
+	for (size_t i = 0; i < r->n_attestations; i++) name_blob(own, r->attestations[i]);
 }
 
-static void name_blobs(struct map *m, const Control__BuildHistoryRecord *r)
+/* own: what was made for the record alone. */
+static void name_blobs(struct map *own, struct map *results, const Control__BuildHistoryRecord *r)
 {
-	name_blob(m, r->logs);
-	name_blob(m, r->trace);
-	name_blob(m, r->externalerror);
-	name_result(m, r->result);
-	for (size_t i = 0; i < r->n_results; i++) name_result(m, r->results[i]->value);
+	name_blob(own, r->logs);
+	name_blob(own, r->trace);
+	name_blob(own, r->externalerror);
+	name_result(own, results, r->result);
+	for (size_t i = 0; i < r->n_results; i++) name_result(own, results, r->results[i]->value);
 }
 
 static int blobs_row(void *ctx, const struct db_row *row, struct err *e)
 {
 	_cleanup_arena_ struct arena *a = arena_new(0);
 	Control__BuildHistoryRecord *r = row_record(row, 0, a, NULL);
-	if (r) name_blobs(ctx, r);
+	if (r) name_blobs(ctx, ctx, r);
 	return 0;
 }
 
-void history_blobs(struct history *h, struct map *ret)
+int history_blobs(struct history *h, struct map *ret, struct err *e)
 {
-	struct err e = ERR_INIT;
-	if (db_query(db_of(h), &e, "SELECT record FROM history", blobs_row, ret) < 0) log_error("history: %s", e.msg);
-	err_fini(&e);
+	return db_query(db_of(h), e, "SELECT record FROM history", blobs_row, ret);
 }
 
 /* ---- deleting ---- */
@@ -146,7 +145,7 @@ static bool watched(const struct history *h, const char *ref)
 static int remove_ref(struct history *h, const char *ref, struct err *e)
 {
 	_cleanup_arena_ struct arena *a = arena_new(0);
-	_cleanup_map_ struct map blobs = {0};
+	_cleanup_map_ struct map blobs = {0}, results = {0};
 	Control__BuildHistoryRecord gone = CONTROL__BUILD_HISTORY_RECORD__INIT, *r;
 	_cleanup_free_ char *own = xstrdup(ref);
 	if (watched(h, ref)) {
@@ -155,11 +154,12 @@ static int remove_ref(struct history *h, const char *ref, struct err *e)
 	}
 	map_del(&h->deleted, ref);
 	r = get(h, own, a, NULL); /* a record that cannot be read goes too */
-	if (r) name_blobs(&blobs, r);
+	if (r) name_blobs(&blobs, &results, r);
 	if (db_exec(db_of(h), e, "DELETE FROM history WHERE ref = ?", DB_TEXT(own)) < 0 || db_flush(db_of(h), e) < 0) return -1;
 	gone.ref = own;
 	tell(h, CONTROL__BUILD_HISTORY_EVENT_TYPE__DELETED, &gone);
-	MAP_EACH(&blobs, it) collect_unwanted(h->engine->collect, it->key);
+	MAP_EACH(&blobs, it) collect_unwanted(h->engine->collect, it->key, false);
+	MAP_EACH(&results, it) collect_unwanted(h->engine->collect, it->key, true);
 	return 0;
 }
 
@@ -320,7 +320,7 @@ void history_update(struct engine *g, const Control__UpdateBuildHistoryRequest *
 	Control__UpdateBuildHistoryResponse m = CONTROL__UPDATE_BUILD_HISTORY_RESPONSE__INIT;
 	if (req->delete_)
 		n = remove_ref(g->history, req->ref, &e);
-	else if (!req->finalize) /* there is no trace that could be awaited */
+	else if (!req->finalize) /* the trace is stored with the record: nothing is pending */
 		n = set_pinned(g->history, req->ref, req->pinned, &e);
 	r.done(r.arg, &m.base, n < 0 ? &e : NULL);
 	err_fini(&e);

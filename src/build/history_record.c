@@ -211,6 +211,8 @@ struct save {
 	void *arg;
 };
 
+static struct timespec timespec_of(const Google__Timestamp *t) { return (struct timespec){t->seconds, t->nanos}; }
+
 static int pack(struct prog_event *const *v, size_t n, struct buf *out)
 {
 	_cleanup_arena_ struct arena *a = arena_new(0);
@@ -220,7 +222,7 @@ static int pack(struct prog_event *const *v, size_t n, struct buf *out)
 static void save_work(struct loop_job *j)
 {
 	struct save *s = container_of(j, struct save, job);
-	if (history_logs_write(&s->logs, &s->error) < 0) return;
+	if (history_logs_write(&s->logs, &s->error) < 0 || history_trace_write(&s->logs, &s->error) < 0) return;
 	if (s->status.n) blob_put(s->logs.blobs, s->status.p, s->status.n, s->status_digest, &s->error);
 }
 
@@ -239,6 +241,7 @@ static void fill_in(struct save *s)
 		if (!m->error) set_error(b, &s->error);
 	} else {
 		m->logs = descriptor(b->arena, "application/vnd.buildkit.status.v0", s->logs.digest, s->logs.bytes);
+		m->trace = descriptor(b->arena, "application/vnd.buildkit.otlp.json.v0", s->logs.trace_digest, s->logs.trace_bytes);
 	}
 	if (*s->status_digest) /* the media type is misspelt on the wire */
 		m->externalerror = descriptor(b->arena, "application/vnd.googeapis.google.rpc.status+proto", s->status_digest, (int64_t)s->status.n);
@@ -271,7 +274,9 @@ void build_record_save(struct build *b, void (*saved)(void *arg, const struct er
 	for (size_t i = 0; i < b->events.n; i++) vec_push(&s->events, prog_ref(b->events.v[i]));
 	if (err_is_set(&b->error)) wire_status_pack(&b->error, &s->status);
 	s->logs = (struct history_logs){.blobs = b->engine->conf.env->blobs, .events = s->events.v, .n_events = s->events.n, .pack = pack,
-					.cut = build_status_cut};
+					.cut = build_status_cut, .ref = b->ref, .error = b->error.msg};
+	s->logs.started = timespec_of(b->record->createdat);
+	s->logs.ended = timespec_of(b->record->completedat);
 	s->job.work = save_work;
 	s->job.done = save_done;
 	loop_job_start(b->engine->conf.env->loop, &s->job, LOOP_DISK);

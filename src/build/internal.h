@@ -154,7 +154,7 @@ struct history *history_new(struct engine *g);
 void history_free(struct history *h);
 void history_started(struct history *h, struct build *b);
 int history_completed(struct history *h, const Control__BuildHistoryRecord *rec, struct err *e); /* stored, then told */
-void history_blobs(struct history *h, struct map *ret); /* digest -> non-NULL of what the records name */
+int history_blobs(struct history *h, struct map *ret, struct err *e); /* digests of what the records name */
 const Control__BuildHistoryRecord *history_get(struct history *h, const char *ref, struct arena *a, struct err *e); /* NULL: none, or *e */
 /* history_record.c: the record of one build, from its start to its end. Nothing happens for internal builds. */
 void build_record_start(struct build *b);
@@ -174,7 +174,8 @@ struct collect *collect_new(struct engine *g);
 void collect_free(struct collect *c);
 void collect_kick(struct collect *c);	 /* a build has ended */
 void collect_disturb(struct collect *c); /* a build has started */
-void collect_unwanted(struct collect *c, const char *digest); /* of a record that was deleted: goes when nothing names it */
+/* Of a record that was deleted: goes when nothing names it; of a result, with what it names, when no build runs. */
+void collect_unwanted(struct collect *c, const char *digest, bool result);
 
 /* ship_run.c: exporters one after the other; done with the response map ("k=v" lists) */
 struct ship_run_all *ship_run_start(struct build *b, void (*done)(void *arg, const struct strvec *response, const struct err *e), void *arg);
