@@ -7,6 +7,7 @@ struct meta_call {
 	struct bridge_call c;
 	struct ops_image_get *get;
 	struct ops_http_get *http;
+	struct ops_git_get *git;
 	struct build_vertex *vertex;
 	char *identifier, *ref;
 	bool legacy, no_config;
@@ -30,9 +31,19 @@ static void stop(struct bridge_call *c)
 	if (c->busy) {
 		if (m->get) ops_image_get_cancel(m->get);
 		if (m->http) ops_http_get_cancel(m->http);
+		if (m->git) ops_git_get_cancel(m->git);
 		return;
 	}
 	meta_free(m);
+}
+
+/* The message points into the call: reply before it goes. */
+static void reply(struct meta_call *m, const ProtobufCMessage *message)
+{
+	list_del(&m->c.link);
+	m->c.reply.done(m->c.reply.arg, message, NULL);
+	meta_free(m);
+	free(m);
 }
 
 static void got_image(void *arg, struct ops_image *image, const struct err *e)
@@ -60,7 +71,7 @@ static void got_image(void *arg, struct ops_image *image, const struct err *e)
 		r.digest = image->top_digest;
 		r.config = config;
 		r.ref = m->ref;
-		bridge_call_end(&m->c, &r.base, NULL);
+		reply(m, &r.base);
 		return;
 	}
 	Gateway__ResolveSourceImageResponse img = GATEWAY__RESOLVE_SOURCE_IMAGE_RESPONSE__INIT;
@@ -71,7 +82,7 @@ static void got_image(void *arg, struct ops_image *image, const struct err *e)
 	Gateway__ResolveSourceMetaResponse r = GATEWAY__RESOLVE_SOURCE_META_RESPONSE__INIT;
 	r.source = &src;
 	r.image = &img;
-	bridge_call_end(&m->c, &r.base, NULL);
+	reply(m, &r.base);
 }
 
 static void resolve_image(struct bridge *b, const char *identifier, const Pb__Platform *platform, const char *log_name,
@@ -147,7 +158,7 @@ static void got_http(void *arg, struct ops_known *known, const char *sum, const 
 	Gateway__ResolveSourceMetaResponse r = GATEWAY__RESOLVE_SOURCE_META_RESPONSE__INIT;
 	r.source = m->op;
 	r.http = &http;
-	bridge_call_end(&m->c, &r.base, NULL);
+	reply(m, &r.base);
 }
 
 static int checksum_request(const Gateway__ResolveSourceMetaRequest *req, struct ops_http_req *ret, struct err *e)
@@ -180,6 +191,35 @@ static void resolve_http(struct meta_call *m, const Gateway__ResolveSourceMetaRe
 	buf_add(&m->suffix, hr.suffix, hr.suffix_len);
 	m->c.busy = true;
 	m->http = ops_http_get(build->engine->conf.env, &hr, got_http, m);
+}
+
+static void got_git(void *arg, struct ops_known *known, struct snap *checkout, const struct err *e)
+{
+	struct meta_call *m = arg;
+	m->git = NULL;
+	if (!still_wanted(m, e)) return;
+	Gateway__ResolveSourceGitResponse git = GATEWAY__RESOLVE_SOURCE_GIT_RESPONSE__INIT;
+	git.checksum = known->digest;
+	git.ref = known->name;
+	/* With its repository kept, a tag stays a tag: only who reads the objects is told its commit. */
+	if (!m->src.git.keep_git_dir || known->commit_object) git.commitchecksum = known->extra;
+	git.commitobject = (ProtobufCBinaryData){known->commit_len, known->commit_object};
+	git.tagobject = (ProtobufCBinaryData){known->tag_len, known->tag_object};
+	Gateway__ResolveSourceMetaResponse r = GATEWAY__RESOLVE_SOURCE_META_RESPONSE__INIT;
+	r.source = m->op;
+	r.git = &git;
+	reply(m, &r.base);
+}
+
+static void resolve_git(struct meta_call *m, const Gateway__ResolveSourceMetaRequest *req)
+{
+	struct build *build = m->c.bridge->build;
+	const char *sessions[OPS_SESSIONS_MAX];
+	struct ops_git_req gr = {
+		.src = &m->src, .sessions = sessions, .build = build, .objects = req->git && req->git->returnobject};
+	gr.n_sessions = build_sessions(build, sessions, OPS_SESSIONS_MAX);
+	m->c.busy = true;
+	m->git = ops_git_get(build->engine->conf.env, &gr, got_git, m);
 }
 
 /* A call with a vertex of its own and the source parsed. NULL: refused. */
@@ -216,11 +256,12 @@ static void resolve_other(struct bridge *b, const Gateway__ResolveSourceMetaRequ
 	if (!m) return;
 	switch (m->src.scheme) {
 	case LLB_HTTP: resolve_http(m, req); break;
+	case LLB_GIT: resolve_git(m, req); break;
 	default: {
 		Gateway__ResolveSourceMetaResponse res = GATEWAY__RESOLVE_SOURCE_META_RESPONSE__INIT;
 		res.source = m->op;
 		build_vertex_end(m->vertex, NULL);
-		bridge_call_end(&m->c, &res.base, NULL);
+		reply(m, &res.base);
 	}
 	}
 }

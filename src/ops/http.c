@@ -3,7 +3,7 @@
  *
  * A get (struct ops_http_get) does it for the vertex and for frontends that ask for metadata:
  *	WAIT for its turn -> known in this build? -> AUTH (secrets, or the client's upload) -> FETCH (job) -> SUM (job) -> done
-*/
+ */
 #include "ops/http_job.h"
 #include "ops/internal.h"
 #include "ops/remote.h"
@@ -25,6 +25,7 @@ struct ops_http_get {
 	struct ops_secret *secret;
 	struct ops_pick *pick;
 	struct sess_op *upload;
+	struct loop_pipe *pipe;
 	struct sess *session;
 	struct loop_job job;
 	struct http_job get;
@@ -94,7 +95,7 @@ static void end(void *arg)
 	sess_unref(g->session);
 	ops_known_unref(g->known);
 	http_job_fini(&g->get);
-	if (g->get.upload) loop_pipe_unref(g->get.upload);
+	if (g->pipe) loop_pipe_unref(g->pipe);
 	free(g->sum.sum);
 	err_fini(&g->sum.error);
 	if (g->io_ready) reg_io_fini(&g->io);
@@ -216,6 +217,8 @@ static void upload_done(void *arg, const struct err *e)
 	if (g->ending) end(g);
 }
 
+static ssize_t read_upload(void *ctx, void *buf, size_t n, struct err *e) { return loop_pipe_job_read(ctx, buf, n, e); }
+
 static void upload_session(void *arg, struct sess *s, size_t index, const struct err *e)
 {
 	struct ops_http_get *g = arg;
@@ -231,7 +234,9 @@ static void upload_session(void *arg, struct sess *s, size_t index, const struct
 		return;
 	}
 	g->session = sess_ref(s);
-	g->upload = sess_upload(s, u.path, u.host, &g->get.upload, upload_done, g);
+	g->upload = sess_upload(s, u.path, u.host, &g->pipe, upload_done, g);
+	g->get.upload = read_upload;
+	g->get.upload_ctx = g->pipe;
 	fetch(g);
 }
 

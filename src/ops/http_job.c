@@ -8,6 +8,7 @@
 #include "ops/http_job.h"
 #include "spec/url.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -243,7 +244,7 @@ static int from_client(struct http_job *j, struct out *o, struct err *e)
 	char chunk[32 << 10];
 	ssize_t n;
 	if (out_open(o, j, e) < 0) return -1;
-	while ((n = loop_pipe_job_read(j->upload, chunk, sizeof chunk, e)) > 0)
+	while ((n = j->upload(j->upload_ctx, chunk, sizeof chunk, e)) > 0)
 		if (out_write(o, chunk, (size_t)n, e) < 0) return -1;
 	if (n < 0) return -1;
 	j->name = http_file_name(j->url, j->filename, NULL);

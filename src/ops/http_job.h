@@ -1,7 +1,6 @@
 #ifndef OPS_HTTP_JOB_H
 #define OPS_HTTP_JOB_H
 /* One URL into one file of a new snapshot; checksums of such a file. Job; no loop. */
-#include "loop/loop.h"
 #include "reg/reg.h"
 #include "snap/snap.h"
 
@@ -13,7 +12,9 @@ struct http_job {
 	int64_t perm, uid, gid;
 	const struct strvec *headers;
 	struct reg_io *io;
-	struct loop_pipe *upload; /* not NULL: the bytes come from here, from the client */
+	/* Not NULL: the bytes come from here, from the client. 0: the end. */
+	ssize_t (*upload)(void *ctx, void *buf, size_t n, struct err *e);
+	void *upload_ctx;
 	const struct snap_view *view;
 	/* What an earlier build has: asked whether it is still so. "" : nothing. */
 	const char *known_etag, *known_digest, *known_modified;

@@ -108,6 +108,7 @@ void ops_known_unref(struct ops_known *k); /* NULL allowed */
 /* What a build has resolved: embedded in the build, ended with it. */
 struct ops_memo {
 	struct map by_key;
+	int64_t compat; /* the build's compatibility version; 0: current */
 };
 void ops_memo_fini(struct ops_memo *m);
 enum ops_sum { OPS_SUM_NONE, OPS_SUM_SHA256, OPS_SUM_SHA384, OPS_SUM_SHA512 };
@@ -128,6 +129,21 @@ struct ops_http_get *ops_http_get(struct ops_env *env, const struct ops_http_req
 				  void (*done)(void *arg, struct ops_known *known, const char *sum, const struct err *e), void *arg);
 bool ops_http_date(const char *s, int64_t *ret_unix_s); /* any thread; false: it is none */
 void ops_http_get_cancel(struct ops_http_get *g); /* done follows with CANCELLED; the build is not looked at any more */
+
+struct ops_git_req {
+	const struct llb_source *src; /* its strings must live until done */
+	const char *const *sessions;  /* copied */
+	size_t n_sessions;
+	struct solve_node *node; /* as in ops_http_req */
+	void *build;
+	bool objects;            /* commit_object and tag_object are wanted */
+	struct ops_known *known; /* check this out; NULL: resolve only */
+};
+struct ops_git_get;
+/* done once, later; both borrowed; checkout NULL unless it was asked for. */
+struct ops_git_get *ops_git_get(struct ops_env *env, const struct ops_git_req *req,
+				void (*done)(void *arg, struct ops_known *known, struct snap *checkout, const struct err *e), void *arg);
+void ops_git_get_cancel(struct ops_git_get *g); /* as ops_http_get_cancel */
 
 /* ---- filling lazy snapshots ---- */
 struct ops_fill;

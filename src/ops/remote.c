@@ -81,11 +81,14 @@ struct memo_find {
 	const char *key;
 	struct ops_known *found;
 	struct ops_known *learn;
+	struct ops_memo *memo;
 };
 
 static bool memo_one(struct memo_find *f, void *build)
 {
 	struct ops_memo *m = f->env->build_memo(build);
+	if (!f->memo) f->memo = m;
+	if (!f->key) return true;
 	if (!f->learn) {
 		f->found = map_get(&m->by_key, f->key);
 		return f->found;
@@ -109,6 +112,13 @@ struct ops_known *ops_asker_known(const struct ops_asker *a, const char *key)
 	struct memo_find f = {.env = a->env, .key = key};
 	each_memo(a, &f);
 	return f.found;
+}
+
+struct ops_memo *ops_asker_memo(const struct ops_asker *a)
+{
+	struct memo_find f = {.env = a->env};
+	each_memo(a, &f);
+	return f.memo;
 }
 
 void ops_asker_learn(const struct ops_asker *a, const char *key, struct ops_known *k)

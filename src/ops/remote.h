@@ -28,6 +28,7 @@ struct ops_asker {
 };
 struct ops_known *ops_asker_known(const struct ops_asker *a, const char *key); /* borrowed; NULL: not resolved yet */
 void ops_asker_learn(const struct ops_asker *a, const char *key, struct ops_known *k);
+struct ops_memo *ops_asker_memo(const struct ops_asker *a); /* of the first build; NULL: none */
 struct ops_known *ops_known_new(const char *digest, const char *name, const char *extra, struct snap *snap /* referenced */);
 
 /* ---- records of earlier builds: key -> snapshot and a text ---- */
