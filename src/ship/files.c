@@ -29,6 +29,22 @@ static bool epoch_of(const struct ship_run *r, struct timespec *ret)
 	return true;
 }
 
+/* The attestations of reference i as files beside it; NULL: none. */
+static struct files_attest *attest_new(const struct ship_run *r, size_t i)
+{
+	struct timespec t;
+	if (!ship_attests_any(r, true) || !r->refs[i].platform) return NULL;
+	struct files_attest *f = xnew(struct files_attest);
+	if (!epoch_of(r, &t)) t = time_now();
+	f->in = r->att_in.v;
+	f->n_in = r->att_in.n;
+	f->platform = xstrdup(r->refs[i].platform);
+	f->name_platform = r->req.is_map && !split(r);
+	f->prefix = xstrdup(r->opts.attest_prefix ? r->opts.attest_prefix : "");
+	f->mtime_ns = t.tv_sec * 1000000000 + t.tv_nsec;
+	return f;
+}
+
 /* ---- local: one transfer a reference ---- */
 
 static void next_dir(struct ship_run *r);
@@ -66,13 +82,14 @@ static void open_work(struct loop_job *j)
 {
 	struct ship_run *r = container_of(j, struct ship_run, job);
 	r->root_fd = snap_view_open_root(r->view, false, &r->image.error);
+	if (r->root_fd >= 0 && r->files_attest) files_attest_make(r->files_attest, r->root_fd, &r->image.error);
 }
 
 static void opened(struct loop_job *j)
 {
 	struct ship_run *r = container_of(j, struct ship_run, job);
 	r->job_runs = false;
-	if (r->root_fd < 0 || r->cancelled) {
+	if (r->root_fd < 0 || r->cancelled || err_is_set(&r->image.error)) {
 		ship_end(r, &r->image.error);
 		return;
 	}
@@ -82,6 +99,10 @@ static void opened(struct loop_job *j)
 	free(r->top);
 	r->top = take_ptr(top);
 	r->send_root = (struct sess_send_root){.fd = r->root_fd, .top = r->top};
+	if (r->files_attest) {
+		r->send_root.extras = r->files_attest->files.v;
+		r->send_root.n_extras = r->files_attest->files.n;
+	}
 	struct sess_filesend_dir_req req = {.exporter = r->req.index, .roots = &r->send_root, .n_roots = 1, .multi_platform = r->opts.delete_mode,
 					    .progress = dir_progress, .done = dir_sent, .arg = r};
 	if (has_epoch) {
@@ -99,6 +120,8 @@ static void next_dir(struct ship_run *r)
 		return;
 	}
 	struct snap *s = r->refs[r->at].snap;
+	files_attest_free(r->files_attest);
+	r->files_attest = attest_new(r, r->at);
 	r->view = s ? snap_view_new(s) : snap_view_empty(r->req.env->snaps);
 	r->job.work = open_work;
 	r->job.done = opened;
@@ -111,6 +134,7 @@ static void next_dir(struct ship_run *r)
 struct tar_part {
 	struct snap_view *view;
 	char *prefix;
+	struct files_attest *attest;
 };
 struct tar_run {
 	struct ship_run *run;
@@ -132,7 +156,15 @@ static int write_part(struct tar_run *t, const struct tar_part *p, struct tar_wr
 		struct tar_entry dir = {.name = p->prefix, .type = TAR_DIR, .mode = 0755};
 		if (tar_write_header(w, &dir, e) < 0) return -1;
 	}
-	return tar_write_tree(root, p->prefix, t->has_epoch ? &t->epoch : NULL, w, e);
+	if (p->attest && files_attest_make(p->attest, root, e) < 0) return -1;
+	if (tar_write_tree(root, p->prefix, t->has_epoch ? &t->epoch : NULL, w, e) < 0) return -1;
+	for (size_t i = 0; p->attest && i < p->attest->files.n; i++) {
+		const struct sess_extra_file *x = &p->attest->files.v[i];
+		_cleanup_free_ char *name = xasprintf("%s%s", p->prefix, x->name);
+		struct tar_entry file = {.name = name, .type = TAR_REG, .mode = 0600, .size = (int64_t)x->n, .mtime = {x->mtime_ns / 1000000000, 0}};
+		if (tar_write_header(w, &file, e) < 0 || tar_write_data(w, x->p, x->n, e) < 0) return -1;
+	}
+	return 0;
 }
 
 static void tar_work(struct loop_job *j)
@@ -162,6 +194,7 @@ static void tar_done(struct loop_job *j)
 	for (size_t i = 0; i < t->n; i++) {
 		snap_view_free(t->parts[i].view);
 		free(t->parts[i].prefix);
+		files_attest_free(t->parts[i].attest);
 	}
 	free(t->parts);
 	free(t);
@@ -185,7 +218,8 @@ static void start_tar(struct ship_run *r)
 	for (size_t i = 0; i < r->n_refs; i++) {
 		struct snap *s = r->refs[i].snap;
 		_cleanup_free_ char *top = split(r) && r->refs[i].key ? top_dir(r->refs[i].key) : NULL;
-		t->parts[t->n++] = (struct tar_part){s ? snap_view_new(s) : snap_view_empty(r->req.env->snaps), top ? xasprintf("%s/", top) : xstrdup("")};
+		t->parts[t->n++] = (struct tar_part){s ? snap_view_new(s) : snap_view_empty(r->req.env->snaps), top ? xasprintf("%s/", top) : xstrdup(""),
+						    attest_new(r, i)};
 	}
 	ship_show(r, "sending tarball", false);
 	r->send = sess_filesend_file(r->session, r->req.index, NULL, 0, &r->pipe, tar_sent, r);
@@ -195,4 +229,12 @@ static void start_tar(struct ship_run *r)
 	loop_job_start(r->req.env->loop, &t->job, LOOP_NET);
 }
 
-void ship_files_start(struct ship_run *r) { ship_with_session(r, METHOD_FILESEND_DIFF_COPY, r->opts.kind == SHIP_TAR ? start_tar : next_dir); }
+void ship_files_start(struct ship_run *r)
+{
+	struct err e = ERR_INIT;
+	if (ship_attests_any(r, true) && ship_attests_content(r, &e) < 0) {
+		ship_end(r, &e);
+		return;
+	}
+	ship_with_session(r, METHOD_FILESEND_DIFF_COPY, r->opts.kind == SHIP_TAR ? start_tar : next_dir);
+}

@@ -114,12 +114,13 @@ static void find_epoch(const struct ship_run *r, const char *key, struct image_r
 static int add_ref(struct ship_run *r, const struct ship_one *one, struct image_ref_info *info, struct err *e)
 {
 	info->key = one->key;
+	info->platform_id = one->platform;
 	info->scratch = one->snap == NULL;
 	info->config = ship_meta_find(r, "containerimage.config", one->key);
 	info->base_config = ship_meta_find(r, "containerimage.base.config", one->key);
 	find_epoch(r, one->key, info);
-	if (one->key) {
-		if (spec_platform_parse_normal(one->key, &info->platform, e) < 0) return -1;
+	if (one->platform || one->key) {
+		if (spec_platform_parse_normal(one->platform ? one->platform : one->key, &info->platform, e) < 0) return -1;
 	} else {
 		spec_platform_copy(&info->platform, &r->req.env->host);
 	}
@@ -196,7 +197,8 @@ static void make_documents(struct ship_run *r)
 {
 	struct err e = ERR_INIT;
 	struct image_job *j = &r->image;
-	*j = (struct image_job){.blobs = r->req.env->blobs, .is_map = r->req.is_map, .docker_types = !r->opts.oci_types,
+	*j = (struct image_job){.blobs = r->req.env->blobs, .is_map = r->req.is_map || ship_attests_any(r, !r->opts.attest_inline),
+				.artifact = r->opts.oci_artifact, .attests = r->att_in.v, .n_attests = r->att_in.n, .docker_types = !r->opts.oci_types,
 				.keep_nondist = r->opts.prefer_nondist, .docker_archive = r->opts.kind == SHIP_DOCKER,
 				.by_digest = r->opts.push_by_digest, .cancelled = &r->job.cancelled,
 				.annotations = r->opts.annotations.v, .n_annotations = r->opts.annotations.n};
@@ -209,6 +211,7 @@ static void make_documents(struct ship_run *r)
 	static const struct ship_one nothing;
 	for (size_t i = 0; i < n && ok; i++) ok = add_ref(r, r->n_refs ? &r->refs[i] : &nothing, &j->refs[i], &e) >= 0;
 	if (ok) ok = add_names(r, &e) >= 0;
+	if (ok && j->is_map) ok = ship_attests_content(r, &e) >= 0;
 	if (!ok) {
 		ship_end(r, &e);
 		return;

@@ -1,5 +1,6 @@
 #include "ship/image_job.h"
 #include "ship/oci_tar.h"
+#include "ship/purl.h"
 
 #include <string.h>
 
@@ -74,11 +75,88 @@ static int make_one(struct image_job *j, const struct image_ref_info *ref, struc
 	return 0;
 }
 
-static int make_index(struct image_job *j, struct ship_desc *descs, struct ship_desc *ret, struct err *e)
+/* ---- attestations: one manifest a platform that has any ---- */
+
+static struct ship_subject *self_subjects(const struct image_job *j, const struct image_ref_info *ref, const struct ship_desc *target,
+					  struct strvec *keep, struct err *e)
+{
+	struct ship_subject *v = xcalloc(j->names.n + 1, sizeof *v);
+	for (size_t i = 0; i < j->names.n; i++) {
+		char *name = ship_purl("docker", j->names.v[i], &ref->platform, NULL, 0, e);
+		if (!name) {
+			free(v);
+			return NULL;
+		}
+		strvec_take(keep, name);
+		v[i].name = name;
+		copy_digest(v[i].digest, target->digest);
+	}
+	return v;
+}
+
+static int put_statements(struct image_job *j, const struct image_ref_info *ref, const struct attest_outs *outs, const struct ship_desc *target,
+			  struct ship_statement *st, struct err *e)
+{
+	_cleanup_strvec_ struct strvec keep = {0};
+	struct ship_subject *self = self_subjects(j, ref, target, &keep, e);
+	int r = self ? 0 : -1;
+	for (size_t i = 0; i < outs->n && r == 0; i++) {
+		_cleanup_buf_ struct buf text = BUF_INIT;
+		r = attest_job_statement(&outs->v[i], self, j->names.n, false, &text, e);
+		if (r == 0) r = blob_put(j->blobs, text.p, text.n, st[i].digest, e);
+		st[i].size = (int64_t)text.n;
+		st[i].predicate_type = outs->v[i].predicate_type;
+	}
+	free(self);
+	return r < 0 ? -1 : 0;
+}
+
+/* 1: there is one, and ret describes it; its annotations are in kv. */
+static int make_attestation(struct image_job *j, const struct image_ref_info *ref, const struct ship_desc *target, struct ship_desc *ret,
+			    struct ship_kv kv[static 2], struct err *e)
+{
+	struct attest_outs outs = {0};
+	bool any = false;
+	for (size_t i = 0; ref->platform_id && i < j->n_attests; i++) any |= !strcmp(j->attests[i]->key, ref->platform_id);
+	if (!any) return 0;
+	_cleanup_buf_ struct buf config = BUF_INIT, manifest = BUF_INIT;
+	struct ship_statement *st = NULL;
+	char digest[DIGEST_STR];
+	int r = attest_job_read(j->attests, j->n_attests, ref->platform_id, false, &outs, e);
+	if (r == 0) {
+		st = xcalloc(outs.n + 1, sizeof *st);
+		r = put_statements(j, ref, &outs, target, st, e);
+	}
+	if (r == 0) r = ship_attestation(target, st, outs.n, j->artifact, j->docker_types, &config, &manifest, e);
+	if (r == 0) r = blob_put(j->blobs, config.p, config.n, NULL, e);
+	if (r == 0) r = blob_put(j->blobs, manifest.p, manifest.n, digest, e);
+	free(st);
+	attest_outs_fini(&outs);
+	if (r < 0) return -1;
+	strvec_addf(&j->made, "exporting attestation manifest %s", digest);
+	ship_attestation_annotations(target, kv);
+	*ret = (struct ship_desc){.media_type = spec_media_manifest(!j->docker_types), .size = (int64_t)manifest.n,
+				  .platform = ship_unknown_platform(), .annotations = kv, .n_annotations = 2};
+	copy_digest(ret->digest, digest);
+	return 1;
+}
+
+static int add_attestations(struct image_job *j, struct ship_desc *descs, struct ship_kv (*kv)[2], size_t *n, struct err *e)
+{
+	if (j->n_attests && j->docker_types) return err_set(e, CODE_UNKNOWN, "cannot export attestations with \"oci-mediatypes=false\"");
+	for (size_t i = 0; i < j->n_refs; i++) {
+		int r = make_attestation(j, &j->refs[i], &descs[i], &descs[*n], kv[i], e);
+		if (r < 0) return -1;
+		*n += (size_t)r;
+	}
+	return 0;
+}
+
+static int make_index(struct image_job *j, struct ship_desc *descs, size_t n, struct ship_desc *ret, struct err *e)
 {
 	_cleanup_buf_ struct buf index = BUF_INIT;
 	char digest[DIGEST_STR];
-	if (ship_index(descs, j->n_refs, NULL, 0, j->docker_types, &index, e) < 0 || blob_put(j->blobs, index.p, index.n, digest, e) < 0) return -1;
+	if (ship_index(descs, n, NULL, 0, j->docker_types, &index, e) < 0 || blob_put(j->blobs, index.p, index.n, digest, e) < 0) return -1;
 	strvec_addf(&j->made, "exporting manifest list %s", digest);
 	*ret = (struct ship_desc){.media_type = spec_media_index(!j->docker_types), .size = (int64_t)index.n};
 	copy_digest(ret->digest, digest);
@@ -94,15 +172,19 @@ static void created_text(const struct image_job *j, char out[static TIME_STR])
 
 static int make(struct image_job *j, struct ship_desc *ret, struct err *e)
 {
-	struct ship_desc *descs = xcalloc(j->n_refs, sizeof *descs);
+	struct ship_desc *descs = xcalloc(j->n_refs * 2, sizeof *descs);
+	struct ship_kv(*kv)[2] = xcalloc(j->n_refs, sizeof *kv);
+	size_t n = j->n_refs;
 	int r = 0;
 	for (size_t i = 0; i < j->n_refs && r == 0; i++) r = make_one(j, &j->refs[i], &descs[i], e);
 	if (r == 0) {
-		if (j->is_map)
-			r = make_index(j, descs, ret, e);
-		else
+		if (j->is_map) r = add_attestations(j, descs, kv, &n, e);
+		if (r == 0 && j->is_map)
+			r = make_index(j, descs, n, ret, e);
+		else if (r == 0)
 			*ret = descs[0];
 	}
+	free(kv);
 	free(descs);
 	return r;
 }

@@ -3,6 +3,7 @@
 /* Config, manifest and index of an image, put as blobs; then the archive or the push. Job; no loop. */
 #include "blob/blob.h"
 #include "reg/reg.h"
+#include "ship/attest_job.h"
 #include "ship/manifest.h"
 #include "tar/tar.h"
 
@@ -20,6 +21,7 @@ struct image_layer_info {
 };
 struct image_ref_info {
 	const char *key; /* platform id or NULL */
+	const char *platform_id; /* also of a single result; NULL: unknown */
 	struct image_layer_info *layers;
 	size_t n_layers;
 	bool scratch;
@@ -32,9 +34,11 @@ struct image_job {
 	struct blob_store *blobs;
 	struct image_ref_info *refs;
 	size_t n_refs;
-	bool is_map, docker_types, keep_nondist, docker_archive;
+	bool is_map, artifact, docker_types, keep_nondist, docker_archive;
 	const struct ship_kv *annotations;
 	size_t n_annotations;
+	struct attest_in *const *attests; /* borrowed */
+	size_t n_attests;
 	struct strvec names; /* full references */
 	/* archive */
 	struct loop_pipe *pipe; /* opaque here: written by `out` */

@@ -1,5 +1,6 @@
 #ifndef SHIP_INTERNAL_H
 #define SHIP_INTERNAL_H
+#include "ship/attest_files_job.h"
 #include "ship/image_job.h"
 #include "ship/layer_job.h"
 #include "ship/opts.h"
@@ -7,6 +8,13 @@
 struct ship_one { /* a reference being exported */
 	char *key;
 	struct snap *snap;
+	char *platform; /* id or NULL */
+};
+struct ship_att {
+	struct attest_in in; /* its view is on snap */
+	struct snap *snap;
+	int (*content)(void *arg, struct buf *ret, struct err *e);
+	void *content_arg;
 };
 struct layer_task {
 	struct ship_run *run;
@@ -23,6 +31,9 @@ struct ship_run {
 	struct ship_one *refs;
 	size_t n_refs;
 	VEC(struct image_meta_kv) meta;
+	VEC(struct ship_att *) atts;
+	VEC(struct attest_in *) att_in; /* the same, for jobs */
+	void (*attests_filled)(struct ship_run *r);
 	char *sessions[OPS_SESSIONS_MAX];
 	const char *session_ids[OPS_SESSIONS_MAX];
 	size_t n_sessions;
@@ -48,10 +59,17 @@ struct ship_run {
 	struct sess_send_root send_root;
 	char *top;
 	bool sent;
+	struct files_attest *files_attest; /* files.c: of the directory at hand */
 };
 
 void ship_show(struct ship_run *r, const char *id, bool end);
 void ship_end(struct ship_run *r, struct err *e /* taken; NULL or unset: success */);
+/* attest.c */
+void ship_attests_copy(struct ship_run *r, const struct ship_req *req);
+void ship_attests_fini(struct ship_run *r);
+int ship_attests_content(struct ship_run *r, struct err *e); /* ask for the daemon's own contents */
+bool ship_attests_any(const struct ship_run *r, bool skip_inline);
+void ship_attests_fill(struct ship_run *r, void (*go)(struct ship_run *r)); /* have the bytes of their references */
 void ship_image_start(struct ship_run *r); /* image.c: layers have been filled */
 void ship_store_start(struct ship_run *r); /* store.c: into the client's content store */
 void ship_files_start(struct ship_run *r); /* files.c: local and tar */

@@ -244,7 +244,9 @@ int ship_intoto_statement(const char *predicate_type, const struct ship_subject 
 		json_kstr(&w, "name", subjects[i].name);
 		json_key(&w, "digest");
 		json_obj(&w);
-		json_kstr(&w, "sha256", subjects[i].digest + strlen("sha256:"));
+		const char *colon = strchr(subjects[i].digest, ':'); /* none: it has no digest */
+		_cleanup_free_ char *algo = colon ? xstrndup(subjects[i].digest, (size_t)(colon - subjects[i].digest)) : NULL;
+		if (colon) json_kstr(&w, algo, colon + 1);
 		json_obj_end(&w);
 		json_obj_end(&w);
 	}

@@ -27,15 +27,15 @@ static const struct row rows[] = {
 	{"name-canonical", K_IMAGE, R_BOOL, AT(name_canonical), 0},
 	{"unsafe-internal-store-allow-incomplete", K_IMAGE, R_IGNORED, 0, 0},
 	{"oci-mediatypes", K_IMAGES, R_BOOL, AT(oci_types), AT(has_oci_types)},
-	{"oci-artifact", K_IMAGES, R_IGNORED, 0, 0},
-	{"attestation-inline", K_IMAGES, R_IGNORED, 0, 0},
+	{"oci-artifact", K_IMAGES, R_BOOL, AT(oci_artifact), AT(has_oci_artifact)},
+	{"attestation-inline", K_IMAGES, R_BOOL, AT(attest_inline), 0},
 	{"prefer-nondist-layers", K_IMAGES, R_BOOL, AT(prefer_nondist), 0},
 	{"force-compression", K_IMAGES, R_BOOL, AT(force_compression), 0},
 	{"compression-level", K_IMAGES, R_INT, AT(level), 0},
 	{"rewrite-timestamp", K_IMAGES, R_BOOL, AT(rewrite_timestamp), 0},
 	{"tar", K_OCI | K_DOCKER, R_BOOL, AT(tar), 0},
 	{"platform-split", K_LOCAL | K_TAR, R_BOOL, AT(split), AT(has_split)},
-	{"attestation-prefix", K_LOCAL | K_TAR, R_IGNORED, 0, 0},
+	{"attestation-prefix", K_LOCAL | K_TAR, R_STR, AT(attest_prefix), 0},
 };
 
 static int parse_epoch(const char *v, struct ship_opts *o, struct err *e)
@@ -115,6 +115,12 @@ int ship_opts_parse(const char *type, const struct ship_kv *attrs, size_t n, str
 			ship_opts_fini(&o);
 			return -1;
 		}
+	if (!o.has_oci_artifact) o.oci_artifact = o.oci_types;
+	if (o.kind == SHIP_IMAGE) o.attest_inline = true;
+	if (o.oci_artifact && !o.oci_types) {
+		ship_opts_fini(&o);
+		return err_set(e, CODE_UNKNOWN, "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"");
+	}
 	if (o.compression == SPEC_ESTARGZ) {
 		ship_opts_fini(&o);
 		return err_set(e, CODE_UNIMPLEMENTED, "compression=estargz is not supported yet");

@@ -9,14 +9,14 @@ struct ship_opts {
 	enum ship_kind kind;
 	const char *name;
 	bool push, push_by_digest, insecure;
-	bool has_oci_types, oci_types, prefer_nondist, force_compression, rewrite_timestamp, tar;
+	bool has_oci_types, oci_types, oci_artifact, has_oci_artifact, attest_inline, prefer_nondist, force_compression, rewrite_timestamp, tar;
 	enum spec_compression compression;
 	int level;
 	bool has_epoch;
 	struct timespec epoch;
 	bool delete_mode; /* local mode=delete */
 	bool has_split, split;
-	const char *dangling_prefix;
+	const char *dangling_prefix, *attest_prefix;
 	bool name_canonical;
 	VEC(struct ship_kv) annotations;  /* of the manifest */
 	VEC(struct ship_kv) rest;         /* unknown ones: they count as result metadata */

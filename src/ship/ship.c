@@ -19,12 +19,15 @@ static void run_free(struct ship_run *r)
 	for (size_t i = 0; i < r->n_refs; i++) {
 		snap_unref(r->refs[i].snap);
 		free(r->refs[i].key);
+		free(r->refs[i].platform);
 	}
 	for (size_t i = 0; i < r->meta.n; i++) {
 		free(r->meta.v[i].key);
 		free(r->meta.v[i].data);
 	}
 	vec_fini(&r->meta);
+	files_attest_free(r->files_attest);
+	ship_attests_fini(r);
 	for (size_t i = 0; i < r->n_layers; i++) {
 		snap_unref(r->layers[i].layer);
 		snap_view_free(r->layers[i].work.view);
@@ -78,7 +81,7 @@ const struct image_meta_kv *ship_meta_find(const struct ship_run *r, const char 
 	return NULL;
 }
 
-static void begin(struct ship_run *r)
+static void begin_kind(struct ship_run *r)
 {
 	if (r->cancelled)
 		ship_end(r, NULL);
@@ -87,6 +90,8 @@ static void begin(struct ship_run *r)
 	else
 		ship_files_start(r);
 }
+
+static void begin(struct ship_run *r) { ship_attests_fill(r, begin_kind); }
 
 static void filled(void *arg, const struct err *e)
 {
@@ -127,7 +132,8 @@ static void copy_request(struct ship_run *r, const struct ship_req *req)
 	r->refs = xcalloc(req->n_refs, sizeof *r->refs);
 	r->n_refs = req->n_refs;
 	for (size_t i = 0; i < req->n_refs; i++)
-		r->refs[i] = (struct ship_one){xstrdup(req->refs[i].key), req->refs[i].snap ? snap_ref(req->refs[i].snap) : NULL};
+		r->refs[i] = (struct ship_one){xstrdup(req->refs[i].key), req->refs[i].snap ? snap_ref(req->refs[i].snap) : NULL, xstrdup(req->refs[i].platform)};
+	ship_attests_copy(r, req);
 	for (size_t i = 0; i < req->n_meta; i++) {
 		struct image_meta_kv kv = {xstrdup(req->meta[i].key), xmemdup(req->meta[i].data, req->meta[i].len), req->meta[i].len};
 		vec_push(&r->meta, kv);

@@ -12,11 +12,30 @@
 struct ship_ref {
 	const char *key;    /* platform id ("linux/amd64"); NULL: the single result */
 	struct snap *snap;  /* NULL: scratch */
+	const char *platform; /* its platform's id, also of a single result: key of its attestations; NULL: unknown */
 };
 struct ship_meta {
 	const char *key;
 	const void *data;
 	size_t len;
+};
+struct ship_attest_subject {
+	bool raw;		    /* else the result itself */
+	const char *name, *digest; /* NULL or "": none */
+};
+/* An attestation of the result of platform `key`: a file, or a bundle (a folder of statements), in a reference; or content. */
+struct ship_attest {
+	const char *key, *path, *predicate_type;
+	bool bundle;
+	bool empty_ref;	   /* its reference is scratch */
+	struct snap *snap; /* NULL: none, or scratch */
+	const struct ship_attest_subject *subjects;
+	size_t n_subjects;
+	const struct ship_meta *meta; /* "inline-only", "sbom-core", ... */
+	size_t n_meta;
+	/* The daemon's own: the predicate (JSON), asked for once, on the loop thread, when the layers have their blobs. */
+	int (*content)(void *arg, struct buf *ret, struct err *e);
+	void *content_arg;
 };
 struct ship_req {
 	struct ops_env *env;
@@ -29,6 +48,8 @@ struct ship_req {
 	bool is_map;
 	const struct ship_meta *meta; /* of the frontend's result; copied */
 	size_t n_meta;
+	const struct ship_attest *attests; /* copied */
+	size_t n_attests;
 	const char *const *sessions; /* the build's own first; copied */
 	size_t n_sessions;
 	int64_t compatibility_version;
