@@ -201,7 +201,7 @@ static void solve_reply(struct solve_call *s)
 	free(c);
 }
 
-static void solve_failed(struct solve_call *s, const struct err *e) { bridge_call_end(&s->c, NULL, e); }
+static void solve_failed(struct solve_call *s, const struct err *e) { bridge_call_failed(&s->c, e); }
 
 static void solve_evaluated(void *arg, struct snap *result, const struct err *e)
 {
@@ -251,7 +251,11 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 	s->evaluate = req->evaluate;
 	if (*req->frontend) {
 		for (size_t i = 0; i < req->n_frontendopt; i++) strvec_addf(&s->opts, "%s=%s", req->frontendopt[i]->key, req->frontendopt[i]->value);
-		s->front = front_run_start(b->build, b, req->frontend, &s->opts, solve_frontend_done, s);
+		struct bridge *inputs = build_bridge_new(b->build); /* copied from by what is started */
+		for (size_t i = 0; i < req->n_frontendinputs; i++)
+			if (req->frontendinputs[i]->value) bridge_add_input(inputs, req->frontendinputs[i]->key, req->frontendinputs[i]->value);
+		s->front = front_run_start(b->build, inputs, req->frontend, &s->opts, solve_frontend_done, s);
+		build_bridge_free(inputs);
 		return;
 	}
 	struct result_ref x = {NULL, has_def ? ref_new(b->build, req->definition) : NULL};
@@ -264,7 +268,10 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 static void evaluated(void *arg, struct snap *result, const struct err *e)
 {
 	Gateway__EvaluateResponse m = GATEWAY__EVALUATE_RESPONSE__INIT;
-	bridge_call_end(arg, &m.base, e);
+	if (e)
+		bridge_call_failed(arg, e);
+	else
+		bridge_call_end(arg, &m.base, NULL);
 }
 
 void bridge_evaluate(struct bridge *b, const Gateway__EvaluateRequest *req, struct build_reply r)

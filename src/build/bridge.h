@@ -20,6 +20,9 @@ void bridge_refuse(struct build_reply r, enum code code, const char *fmt, ...) _
 struct ref *bridge_find(struct bridge *b, const char *id, struct err *e); /* borrowed */
 void bridge_add_input(struct bridge *b, const char *name, const Pb__Definition *def);
 Pb__Definition *bridge_input(const struct bridge *b, const char *name, struct arena *a); /* NULL when absent */
+/* solve_error.c: the error of a request that had to evaluate something, as this bridge tells it. */
+void bridge_solve_error(struct bridge *b, const struct err *e, struct err *ret);
+void bridge_call_failed(struct bridge_call *c, const struct err *e); /* ends the call with it */
 struct files_job;
 void files_answer(struct bridge_call *c, const struct files_job *w); /* what the job found, or its error; ends the call */
 #endif

@@ -34,8 +34,11 @@ struct engine_conf {
 	bool allow_network_host, allow_insecure, allow_devices;
 	int64_t history_max_age_ns; /* a record goes when it is unpinned, older than this, and not among the newest ... */
 	int64_t history_max_entries;
-	/* Serve LLBBridge for `b` on two descriptors (a frontend container's stdio): given by the daemon. */
-	void (*serve_bridge)(void *arg, struct bridge *b, int rfd, int wfd);
+	const struct strvec *gateway_allowed; /* repositories of frontend images; NULL or empty: all */
+	/* Serve LLBBridge for `b` on two descriptors (a frontend container's stdio), which are taken: given by the daemon. The
+	 * connection, to be closed before the bridge goes, or NULL with *e. closed() comes once, then it does not exist. */
+	struct wire_conn *(*serve_bridge)(void *arg, struct bridge *b, int rfd, int wfd, void (*closed)(void *closed_arg), void *closed_arg,
+					  struct err *e);
 	void *serve_arg;
 };
 struct engine *engine_new(const struct engine_conf *conf);
@@ -77,7 +80,7 @@ int history_list(struct engine *g, const Control__BuildHistoryRequest *req, hist
 struct history_listener;
 struct history_listener *history_listen(struct engine *g, const char *ref, history_event_fn *event, void (*end)(void *arg), void *arg);
 void history_listener_stop(struct history_listener *l); /* end() is not called */
-void history_release(struct engine *g);			/* the daemon stops: all listeners end */
+size_t history_release(struct engine *g);		/* the daemon stops: all listeners end; how many there were */
 void history_update(struct engine *g, const Control__UpdateBuildHistoryRequest *req, struct build_reply r);
 /* The stored progress of build `ref`: packed StatusResponses, one a call. NULL when there is no record of it, or when the build is
  * still there (build_read then). end() once, then the replay is gone. */

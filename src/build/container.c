@@ -60,7 +60,7 @@ void container_process_gone(struct container *c)
 {
 	if (!c->releasing || c->finishing || !list_empty(&c->processes)) return;
 	c->finishing = true;
-	ops_mounts_finish(c->mounts, false, unmounted, c);
+	ops_mounts_finish(c->mounts, OPS_DROP, unmounted, c);
 }
 
 static void release(struct container *c)

@@ -84,7 +84,7 @@ static void evaluated(void *arg, struct snap *result, const struct err *e)
 {
 	struct file_call *f = arg;
 	if (e) {
-		bridge_call_end(&f->c, NULL, e);
+		bridge_call_failed(&f->c, e);
 		return;
 	}
 	f->snap = result ? snap_ref(result) : NULL;

@@ -1,7 +1,7 @@
 /* Frontends of the daemon: dockerfile.v0 is a pure function (front room), run in a job again and again with more answers each
  * time, until it asks nothing more. Its questions are answered by the requests of a bridge of its own, all at once.
  * gateway.v0 is a container: gateway_front.c. */
-#include "build/bridge.h"
+#include "build/gateway_front.h"
 #include "front/front.h"
 
 #include <stdio.h>
@@ -32,6 +32,7 @@ struct front_run {
 	size_t open; /* questions without an answer */
 	bool cancelled, job_runs, asking;
 	struct front_run *forwarded; /* gateway.v0 that answers for us */
+	struct gateway_front *gateway; /* this one is gateway.v0 */
 	void (*done)(void *arg, struct result *res, const struct err *e);
 	void *arg;
 };
@@ -335,6 +336,15 @@ static void converted(struct loop_job *j)
 	}
 }
 
+static void gateway_done(void *arg, struct result *res, const struct err *e)
+{
+	struct front_run *f = arg;
+	struct result taken = *res;
+	f->gateway = NULL;
+	*res = (struct result){0};
+	finish(f, &taken, e);
+}
+
 /* ---- starting ---- */
 
 static void refuse(void *arg)
@@ -395,6 +405,8 @@ struct front_run *front_run_start(struct build *b, struct bridge *parent, const 
 	f->input.answers = f->answers;
 	if (builtin) {
 		loop_post(b->engine->conf.env->loop, begin, f);
+	} else if (!strcmp(frontend, "gateway.v0")) {
+		f->gateway = gateway_front_start(b, take_ptr(f->bridge), &f->opts, gateway_done, f);
 	} else {
 		err_set(&f->error, CODE_UNKNOWN, "invalid frontend: %s", frontend);
 		loop_post(b->engine->conf.env->loop, refuse, f);
@@ -407,6 +419,11 @@ void front_run_cancel(struct front_run *f)
 {
 	if (f->cancelled) return;
 	f->cancelled = true;
+	if (f->gateway) {
+		gateway_front_cancel(f->gateway);
+		run_free(f);
+		return;
+	}
 	if (f->forwarded) {
 		front_run_cancel(f->forwarded);
 		f->forwarded = NULL;

@@ -291,7 +291,7 @@ static void have_secrets(void *arg, const struct err *e)
 	}
 	const struct strvec *env = ops_mounts_secret_env(p->secrets);
 	strvec_copy(&p->secret_env, env->v, env->n);
-	ops_mounts_finish(p->secrets, false, asked, p);
+	ops_mounts_finish(p->secrets, OPS_DROP, asked, p);
 }
 
 static void ask_secrets(struct process *p)

@@ -158,12 +158,11 @@ static void trim(void *arg)
 	if (!engine_running(d->engine)) malloc_trim(0);
 }
 
-static void serve_frontend(void *arg, struct bridge *b, int rfd, int wfd)
+static struct wire_conn *serve_frontend(void *arg, struct bridge *b, int rfd, int wfd, void (*closed)(void *closed_arg), void *closed_arg,
+					struct err *e)
 {
 	struct daemon *d = arg;
-	struct err e = ERR_INIT;
-	if (!serve_bridge(d->serve, b, rfd, wfd, &e)) log_warn("frontend: %s", e.msg);
-	err_fini(&e);
+	return serve_bridge(d->serve, b, rfd, wfd, closed, closed_arg, e);
 }
 
 static bool entitled(const struct conf *c, const char *name) { return strvec_find(&c->entitlements, name) >= 0; }
@@ -221,6 +220,7 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 		.allow_devices = entitled(conf, "device"),
 		.history_max_age_ns = conf->history.max_age_ns,
 		.history_max_entries = conf->history.max_entries,
+		.gateway_allowed = &conf->frontend.gateway_allowed,
 		.serve_bridge = serve_frontend,
 		.serve_arg = d,
 	};

@@ -15,11 +15,21 @@ struct exec_op {
 	struct ops_steplog out, err;
 	struct err error;
 	bool cancelled;
+	struct snap **written; /* by a step that failed, one a mount; held for who wants to look into it */
+	size_t n_written;
 };
+
+static void drop_written(struct exec_op *x)
+{
+	for (size_t i = 0; i < x->n_written; i++) ops_mounts_drop(x->written[i]);
+	free(take_ptr(x->written));
+	x->n_written = 0;
+}
 
 static void op_free(void *op)
 {
 	struct exec_op *x = op;
+	drop_written(x);
 	ops_node_fini(&x->o);
 	free(x);
 }
@@ -82,6 +92,31 @@ static void end(struct exec_op *x, struct snap **outputs, const struct err *e)
 
 static void downed(void *arg, struct snap **outputs, size_t n, const struct err *e) { end(arg, outputs, e); }
 
+static void failed(void *arg, struct snap **outputs, size_t n, const struct err *e)
+{
+	struct exec_op *x = arg;
+	drop_written(x);
+	if (outputs) {
+		x->written = xmemdup(outputs, n * sizeof *outputs);
+		x->n_written = n;
+	}
+	end(x, NULL, e);
+}
+
+static void debris(void *op, struct solve_node *n, struct solve_debris *ret)
+{
+	struct exec_op *x = op;
+	const Pb__ExecOp *pb = x->o.llb->op->exec;
+	ret->n_inputs = ret->n_mounts = pb->n_mounts;
+	ret->inputs = xcalloc(pb->n_mounts, sizeof *ret->inputs);
+	ret->mounts = xcalloc(pb->n_mounts, sizeof *ret->mounts);
+	for (size_t i = 0; i < pb->n_mounts; i++) {
+		int64_t in = pb->mounts[i]->input;
+		if (in >= 0 && (size_t)in < solve_input_count(n)) ret->inputs[i] = solve_input(n, (size_t)in);
+		ret->mounts[i] = i < x->n_written && x->written[i] ? x->written[i] : ret->inputs[i];
+	}
+}
+
 static void run_exited(void *user, const struct run_exit *exit, const struct err *e)
 {
 	struct exec_op *x = user;
@@ -95,7 +130,10 @@ static void run_exited(void *user, const struct run_exit *exit, const struct err
 	bool ok = !err_is_set(&x->error);
 	ops_steplog_end(&x->out, !ok);
 	ops_steplog_end(&x->err, !ok);
-	ops_mounts_finish(x->mounts, ok, downed, x);
+	if (ok)
+		ops_mounts_finish(x->mounts, OPS_OUTPUTS, downed, x);
+	else
+		ops_mounts_finish(x->mounts, x->cancelled ? OPS_DROP : OPS_ALL, failed, x);
 }
 
 static void run_stdout(void *user, const void *p, size_t n) { ops_steplog_write(&((struct exec_op *)user)->out, p, n); }
@@ -161,7 +199,7 @@ static void mounted(void *arg, const struct err *e)
 		err_set(&x->error, CODE_CANCELLED, "context canceled");
 	else if (start_run(x, &x->error) >= 0)
 		return;
-	ops_mounts_finish(x->mounts, false, downed, x);
+	ops_mounts_finish(x->mounts, OPS_DROP, downed, x);
 }
 
 static void show(void *arg, const struct prog_status *s) { solve_status(((struct exec_op *)arg)->node, s); }
@@ -212,6 +250,7 @@ static void cancel(void *op, struct solve_node *n)
 }
 
 const struct ops_kind ops_exec_kind = {
-	.vt = {.kind = "exec", .map = ops_map_by_keys, .content = ops_content, .exec = exec, .cancel = cancel, .free = op_free, .takes_slot = true},
+	.vt = {.kind = "exec", .map = ops_map_by_keys, .content = ops_content, .exec = exec, .cancel = cancel, .free = op_free, .debris = debris,
+	       .takes_slot = true},
 	.size = sizeof(struct exec_op),
 };

@@ -4,6 +4,7 @@
  * Index space of inputs: 0..n-1 are the op's inputs, n+k is the result of action k. */
 #include "ops/file_job.h"
 #include "ops/internal.h"
+#include "ops/mounts.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -28,12 +29,22 @@ struct file_op {
 	struct snap *active;
 	struct snap_view *view;
 	struct err error;
-	bool cancelled;
+	bool cancelled, sealed;
+	/* after a failure: what the actions had written, for who wants to look into it */
+	size_t failed_at; /* the action; an index into debris */
+	struct snap **debris;
 };
+
+static void drop_debris(struct file_op *f)
+{
+	for (size_t k = 0; f->debris && k < f->o.llb->op->file->n_actions; k++) ops_mounts_drop(f->debris[k]);
+	free(take_ptr(f->debris));
+}
 
 static void op_free(void *op)
 {
 	struct file_op *f = op;
+	drop_debris(f);
 	ops_node_fini(&f->o);
 	free(f);
 }
@@ -50,9 +61,9 @@ static void end(struct file_op *f)
 	for (size_t k = 0; k < pb->n_actions; k++) {
 		int64_t o = pb->actions[k]->output;
 		if (!err_is_set(&e) && o >= 0 && (size_t)o < n_out && f->results[k]) out[o] = snap_ref(f->results[k]);
-		snap_unref(f->results[k]);
+		if (!f->debris) snap_unref(f->results[k]);
 	}
-	free(f->results);
+	if (!f->debris) free(f->results);
 	free(f->has_result);
 	free(f->uses);
 	f->results = NULL;
@@ -154,12 +165,42 @@ static int run_action(struct file_op *f, const struct segment_action *s, int roo
 static void segment_work(struct loop_job *j)
 {
 	struct file_op *f = container_of(j, struct file_op, job);
+	f->sealed = false;
 	int rootfd = snap_view_open_root(f->view, true, &f->error);
 	if (rootfd < 0) return;
 	int r = 0;
-	for (size_t i = 0; i < f->n_segment && r == 0; i++) r = run_action(f, &f->segment[i], rootfd, &f->error);
+	size_t first = f->at - f->n_segment;
+	for (size_t i = 0; i < f->n_segment && r == 0; i++) {
+		f->failed_at = first + i;
+		r = run_action(f, &f->segment[i], rootfd, &f->error);
+	}
 	close(rootfd);
-	if (r == 0) snap_view_seal(f->view, &f->error);
+	struct err later = ERR_INIT;
+	f->sealed = snap_view_seal(f->view, r == 0 ? &f->error : &later) >= 0;
+	err_fini(&later);
+}
+
+/* What was written up to the failure stays, as far as it can be had. */
+static void keep_debris(struct file_op *f, struct snap *active)
+{
+	if (f->cancelled || !f->sealed || snap_commit(active, NULL) < 0) {
+		snap_discard(active);
+		return;
+	}
+	f->debris = f->results;
+	f->debris[f->failed_at] = active;
+}
+
+static void debris(void *op, struct solve_node *n, struct solve_debris *ret)
+{
+	struct file_op *f = op;
+	ret->n_inputs = solve_input_count(n);
+	ret->inputs = xcalloc(ret->n_inputs, sizeof *ret->inputs);
+	for (size_t i = 0; i < ret->n_inputs; i++) ret->inputs[i] = solve_input(n, i);
+	ret->n_mounts = pb_of(f)->n_actions;
+	ret->mounts = xcalloc(ret->n_mounts, sizeof *ret->mounts);
+	for (size_t k = 0; f->debris && k < ret->n_mounts; k++) ret->mounts[k] = f->debris[k];
+	ret->action = (ptrdiff_t)f->failed_at;
 }
 
 static void advance(struct file_op *f);
@@ -181,7 +222,7 @@ static void segment_done(struct loop_job *j)
 	if (f->cancelled && !err_is_set(&f->error)) err_set(&f->error, CODE_CANCELLED, "context canceled");
 	if (!err_is_set(&f->error)) snap_commit(s, &f->error);
 	if (err_is_set(&f->error)) {
-		snap_discard(s);
+		keep_debris(f, s);
 		end(f);
 		return;
 	}
@@ -233,7 +274,9 @@ static void exec(void *op, struct solve_node *n)
 	struct file_op *f = op;
 	size_t n_actions = pb_of(f)->n_actions, n_in = solve_input_count(n);
 	f->node = n;
+	drop_debris(f);
 	f->at = 0;
+	f->failed_at = 0;
 	f->cancelled = false;
 	atomic_store(&f->job.cancelled, false);
 	f->results = xcalloc(n_actions, sizeof *f->results);
@@ -260,6 +303,6 @@ static void cancel(void *op, struct solve_node *n)
 }
 
 const struct ops_kind ops_file_kind = {
-	.vt = {.kind = "file", .map = ops_map_by_keys, .content = ops_content, .exec = exec, .cancel = cancel, .free = op_free},
+	.vt = {.kind = "file", .map = ops_map_by_keys, .content = ops_content, .exec = exec, .cancel = cancel, .free = op_free, .debris = debris},
 	.size = sizeof(struct file_op),
 };

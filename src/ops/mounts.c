@@ -37,7 +37,8 @@ struct ops_mounts {
 	struct run_mount *list;
 	size_t n_list;
 	struct strvec *list_options;
-	bool cancelled, keep;
+	bool cancelled;
+	enum ops_keep keep;
 	struct err error;
 	void (*finished)(void *arg, struct snap **outputs, size_t n, const struct err *e);
 	void *finished_arg;
@@ -487,6 +488,28 @@ static int commit(struct ops_mounts *m, struct snap **outputs, size_t n, struct 
 	return 0;
 }
 
+/* Of a step that failed. */
+static int commit_all(struct ops_mounts *m, struct snap **outputs, struct err *e)
+{
+	for (size_t i = 0; i < m->req.n; i++) {
+		struct mount *mt = &m->mounts[i];
+		if (mt->is_cache || !mt->active) continue;
+		if (snap_commit(mt->active, e) < 0) return -1;
+		outputs[i] = take_ptr(mt->active);
+	}
+	return 0;
+}
+
+void ops_mounts_drop(struct snap *s)
+{
+	if (!s) return;
+	struct snap_store *store = s->store;
+	int64_t id = s->id;
+	snap_unref(s);
+	s = snap_find(store, id);
+	if (s && snap_removable(s)) snap_remove(s, NULL);
+}
+
 static size_t output_count(const struct ops_mounts *m)
 {
 	int64_t n = 0;
@@ -497,11 +520,14 @@ static size_t output_count(const struct ops_mounts *m)
 static void down_done(struct loop_job *j)
 {
 	struct ops_mounts *m = container_of(j, struct ops_mounts, job);
-	size_t n = m->keep ? output_count(m) : 0;
+	size_t n = m->keep == OPS_ALL ? m->req.n : m->keep ? output_count(m) : 0;
 	struct snap **outputs = xcalloc(n, sizeof *outputs);
 	struct err e = m->work.error;
 	m->work.error = ERR_INIT;
-	if (!err_is_set(&e)) commit(m, outputs, n, &e);
+	if (!err_is_set(&e) && m->keep == OPS_ALL)
+		commit_all(m, outputs, &e);
+	else if (!err_is_set(&e))
+		commit(m, outputs, n, &e);
 	if (err_is_set(&e)) {
 		for (size_t i = 0; i < n; i++) snap_unref(outputs[i]);
 		m->finished(m->finished_arg, NULL, 0, &e);
@@ -512,7 +538,7 @@ static void down_done(struct loop_job *j)
 	free(outputs);
 }
 
-void ops_mounts_finish(struct ops_mounts *m, bool keep, void (*done)(void *arg, struct snap **outputs, size_t n, const struct err *e),
+void ops_mounts_finish(struct ops_mounts *m, enum ops_keep keep, void (*done)(void *arg, struct snap **outputs, size_t n, const struct err *e),
 		       void *arg)
 {
 	m->finished = done;
@@ -520,7 +546,7 @@ void ops_mounts_finish(struct ops_mounts *m, bool keep, void (*done)(void *arg, 
 	m->keep = keep;
 	for (size_t i = 0; i < m->req.n; i++) {
 		struct mount *mt = &m->mounts[i];
-		m->work.items[i].seal = keep && mt->keep && mt->active && !mt->is_cache;
+		m->work.items[i].seal = (keep == OPS_ALL || (keep && mt->keep)) && mt->active && !mt->is_cache;
 	}
 	m->job.work = down_work;
 	m->job.done = down_done;

@@ -33,9 +33,16 @@ const struct strvec *ops_mounts_secret_env(const struct ops_mounts *m); /* "K=V"
 const char *ops_mounts_path(const struct ops_mounts *m, size_t i);
 /* The whole tree of mount i, whatever part of it was selected; NULL when it is none of ours (tmpfs, secret, ssh). */
 const char *ops_mounts_host_path(const struct ops_mounts *m, size_t i);
-/* The container is gone. Unmount and, with keep, make snapshots of the outputs: outputs[o] for each output index
- * (references given), the count in n. Without keep what was written is dropped. done once, later; then free it. */
-void ops_mounts_finish(struct ops_mounts *m, bool keep, void (*done)(void *arg, struct snap **outputs, size_t n, const struct err *e),
+enum ops_keep {
+	OPS_DROP,    /* what was written goes */
+	OPS_OUTPUTS, /* outputs[o] for each output index */
+	OPS_ALL,     /* a failed step: outputs[i] for each mount that was written to (no caches), NULL for the others */
+};
+/* The container is gone. Unmount, and make snapshots of what is to be kept (references given, the count in n). done once,
+ * later; then free it. */
+void ops_mounts_finish(struct ops_mounts *m, enum ops_keep keep, void (*done)(void *arg, struct snap **outputs, size_t n, const struct err *e),
 		       void *arg);
+/* Drop what OPS_ALL gave: the record goes too when nobody else uses it. NULL allowed. */
+void ops_mounts_drop(struct snap *s);
 void ops_mounts_free(struct ops_mounts *m); /* after finish's or a failed start's done; NULL allowed */
 #endif

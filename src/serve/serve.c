@@ -203,6 +203,8 @@ struct frontend {
 	struct wire_handler handler;
 	struct serve *serve;
 	struct bridge *bridge;
+	void (*closed)(void *arg);
+	void *arg;
 };
 
 static void start_frontend(const struct wire_handler *h, struct wire_call *w)
@@ -216,13 +218,20 @@ static void start_frontend(const struct wire_handler *h, struct wire_call *w)
 		refuse(w);
 }
 
-static void frontend_closed(void *arg, const struct err *why) { free(arg); }
+static void frontend_closed(void *arg, const struct err *why)
+{
+	struct frontend *f = arg;
+	f->closed(f->arg);
+	free(f);
+}
 
-struct wire_conn *serve_bridge(struct serve *s, struct bridge *b, int rfd, int wfd, struct err *e)
+struct wire_conn *serve_bridge(struct serve *s, struct bridge *b, int rfd, int wfd, void (*closed)(void *arg), void *arg, struct err *e)
 {
 	struct frontend *f = xnew(struct frontend);
 	f->serve = s;
 	f->bridge = b;
+	f->closed = closed;
+	f->arg = arg;
 	f->handler = (struct wire_handler){start_frontend, f};
 	struct wire_conn *conn = wire_conn_fds(engine_conf(s->engine)->env->loop, rfd, wfd, &f->handler, NULL, e);
 	if (conn)

@@ -262,6 +262,45 @@ void solve_waiter_free(struct solve_waiter *w)
 	if (pending) solve_rewant_soon(s);
 }
 
+/* ---- what failed ---- */
+
+static bool has_input(const struct solve_node *n, size_t i) { return n->in[i].node->slot[n->in[i].output].done; }
+
+static void fill_debris(struct solve_node *n, struct solve_debris *ret)
+{
+	bool has_all = true;
+	for (size_t i = 0; i < n->n_in; i++) {
+		has_all &= has_input(n, i);
+		if (n->in[i].content != SOLVE_FAILED || !has_input(n, i)) continue;
+		ret->content = (ptrdiff_t)i;
+		ret->n_inputs = 1;
+		ret->inputs = xnew(struct snap *);
+		ret->inputs[0] = solve_input(n, i);
+		return;
+	}
+	if (has_all && n->vt->debris) n->vt->debris(n->op, n, ret); /* else it failed before it ran */
+}
+
+bool solve_debris(struct solve_build *b, const char *digest, struct solve_debris *ret)
+{
+	LIST_EACH(&b->members, struct solve_member, m, in_build)
+	{
+		struct solve_node *n = m->node;
+		if (n->exec != SOLVE_FAILED || strcmp(n->digest, digest)) continue;
+		*ret = (struct solve_debris){.action = -1, .content = -1};
+		fill_debris(n, ret);
+		return true;
+	}
+	return false;
+}
+
+void solve_debris_fini(struct solve_debris *d)
+{
+	free(d->inputs);
+	free(d->mounts);
+	*d = (struct solve_debris){.action = -1, .content = -1};
+}
+
 /* ---- for operations ---- */
 
 struct snap *solve_input(const struct solve_node *n, size_t i)

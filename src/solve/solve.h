@@ -41,6 +41,13 @@ struct solve_map {
 	struct solve_dep *deps; /* one an input */
 	size_t n_deps;
 };
+/* What a step that failed leaves, for whoever wants to look into it. Borrowed; NULL: none, or scratch. */
+struct solve_debris {
+	struct snap **inputs, **mounts; /* arrays are heap: solve_debris_fini */
+	size_t n_inputs, n_mounts;
+	ptrdiff_t action;  /* the action of a file operation that failed; -1: none */
+	ptrdiff_t content; /* the input whose content key could not be made; -1: none */
+};
 /* Every function: loop thread. Those that start something answer by the solve_*_done function named, at once or later,
  * exactly once; the node outlives it. `op` is what the operation's maker gave; it belongs to the node. */
 struct solve_op_vt {
@@ -50,6 +57,7 @@ struct solve_op_vt {
 	void (*exec)(void *op, struct solve_node *n);                   /* -> solve_exec_done; inputs by solve_input */
 	void (*cancel)(void *op, struct solve_node *n);                 /* what is under way shall end soon, with CANCELLED */
 	void (*free)(void *op);
+	void (*debris)(void *op, struct solve_node *n, struct solve_debris *ret); /* after exec failed; may be NULL */
 	bool takes_slot; /* counts for max-parallelism */
 	bool source;     /* no inputs: its map is shown as progress too */
 };
@@ -116,6 +124,10 @@ struct solve_waiter;
 struct solve_waiter *solve_want(struct solve_build *b, struct solve_node *n, size_t output,
 				void (*done)(void *arg, struct snap *result /* borrowed; NULL scratch */, const struct err *e), void *arg);
 void solve_waiter_free(struct solve_waiter *w); /* not interested any more: lowers the demand; NULL allowed */
+
+/* What the failed vertex of this digest left: false when the build has no such vertex. */
+bool solve_debris(struct solve_build *b, const char *digest, struct solve_debris *ret);
+void solve_debris_fini(struct solve_debris *d);
 
 /* ---- for cache export and "why" ---- */
 enum solve_phase solve_node_phase(const struct solve_node *n, size_t output);
