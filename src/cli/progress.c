@@ -23,6 +23,7 @@ struct progress {
 	struct plain plain;
 	struct tty tty;
 	int64_t last_draw; /* 0: never */
+	int64_t rate_ms;
 	size_t width, height;
 	struct map steps;                        /* id -> struct own_step * */
 	struct strvec warnings, warning_details; /* what was warned of, in order */
@@ -72,6 +73,8 @@ int progress_new(const char *mode, int fd, int64_t (*now)(void), struct progress
 	p->trace.now = now ? now : clock_now;
 	p->trace.keep_terms = kind == KIND_TTY;
 	p->trace.width = WIDTH;
+	const char *rate = getenv("TTY_DISPLAY_RATE");
+	p->rate_ms = rate && *rate ? strtoll(rate, NULL, 10) : RATE_MS;
 	*ret = p;
 	return 0;
 }
@@ -325,7 +328,7 @@ void progress_update(struct progress *p, const Control__StatusResponse *m)
 	}
 	trace_update(&p->trace, m);
 	int64_t now = p->trace.now();
-	if (p->last_draw && now - p->last_draw < RATE_MS * 1000000LL) return;
+	if (p->last_draw && now - p->last_draw < p->rate_ms * 1000000LL) return;
 	p->last_draw = now;
 	draw(p, false);
 }
