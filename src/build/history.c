@@ -287,16 +287,18 @@ void history_listener_stop(struct history_listener *l)
 	free(l);
 }
 
-void history_release(struct engine *g)
+size_t history_release(struct engine *g)
 {
 	struct history *h = g->history;
-	while (!list_empty(&h->listeners)) {
+	size_t n = 0;
+	for (; !list_empty(&h->listeners); n++) {
 		struct history_listener *l = list_first(&h->listeners, struct history_listener, link);
 		void (*end)(void *) = l->end;
 		void *arg = l->arg;
 		history_listener_stop(l);
 		end(arg);
 	}
+	return n;
 }
 
 static int set_pinned(struct history *h, const char *ref, bool pinned, struct err *e)

@@ -78,6 +78,15 @@ void build_record_start(struct build *b)
 	history_started(b->engine->history, b);
 }
 
+/* One more at the end of a message's list: `list` of n pointers becomes a new one of n + 1. */
+static void *appended(struct arena *a, const void *list, size_t n, const void *x)
+{
+	const void **v = arena_alloc(a, sizeof *v * (n + 1));
+	if (n) memcpy(v, list, sizeof *v * n);
+	v[n] = x;
+	return v;
+}
+
 /* ---- results ---- */
 
 static Control__Descriptor *descriptor(struct arena *a, const char *media_type, const char *digest, int64_t bytes)
@@ -92,14 +101,11 @@ static Control__Descriptor *descriptor(struct arena *a, const char *media_type, 
 
 static void annotate(struct arena *a, Control__Descriptor *d, const char *key, const char *value)
 {
-	Control__Descriptor__AnnotationsEntry *en = arena_new_of(a, Control__Descriptor__AnnotationsEntry), **v;
+	Control__Descriptor__AnnotationsEntry *en = arena_new_of(a, Control__Descriptor__AnnotationsEntry);
 	control__descriptor__annotations_entry__init(en);
 	en->key = arena_strdup(a, key);
 	en->value = arena_strdup(a, value);
-	v = arena_alloc(a, sizeof *v * (d->n_annotations + 1));
-	memcpy(v, d->annotations, sizeof *v * d->n_annotations);
-	v[d->n_annotations++] = en;
-	d->annotations = v;
+	d->annotations = appended(a, d->annotations, d->n_annotations++, en);
 }
 
 static Control__Descriptor *descriptor_of_json(struct arena *a, const char *b64)
@@ -132,14 +138,11 @@ static Control__BuildResultInfo *result_info(struct build *b, const char *key)
 	Control__BuildResultInfo *info = arena_new_of(a, Control__BuildResultInfo);
 	control__build_result_info__init(info);
 	if (!key) return m->result = info;
-	Control__BuildHistoryRecord__ResultsEntry *en = arena_new_of(a, Control__BuildHistoryRecord__ResultsEntry), **v;
+	Control__BuildHistoryRecord__ResultsEntry *en = arena_new_of(a, Control__BuildHistoryRecord__ResultsEntry);
 	control__build_history_record__results_entry__init(en);
 	en->key = arena_strdup(a, key);
 	en->value = info;
-	v = arena_alloc(a, sizeof *v * (m->n_results + 1));
-	memcpy(v, m->results, sizeof *v * m->n_results);
-	v[m->n_results++] = en;
-	m->results = v;
+	m->results = appended(a, m->results, m->n_results++, en);
 	return info;
 }
 
@@ -149,14 +152,11 @@ void build_record_export(struct build *b, size_t exporter, const struct strvec *
 	Control__Descriptor *d = b->record && b64 ? descriptor_of_json(b->arena, b64) : NULL;
 	if (!d) return;
 	Control__BuildResultInfo *info = result_info(b, NULL);
-	Control__BuildResultInfo__ResultsEntry *en = arena_new_of(b->arena, Control__BuildResultInfo__ResultsEntry), **v;
+	Control__BuildResultInfo__ResultsEntry *en = arena_new_of(b->arena, Control__BuildResultInfo__ResultsEntry);
 	control__build_result_info__results_entry__init(en);
 	en->key = (int64_t)exporter;
 	en->value = d;
-	v = arena_alloc(b->arena, sizeof *v * (info->n_results + 1));
-	memcpy(v, info->results, sizeof *v * info->n_results);
-	v[info->n_results++] = en;
-	info->results = v;
+	info->results = appended(b->arena, info->results, info->n_results++, en);
 	if (!info->resultdeprecated) info->resultdeprecated = d;
 }
 
@@ -164,12 +164,9 @@ void build_record_attest(struct build *b, const char *key, const char *digest, i
 {
 	if (!b->record) return;
 	Control__BuildResultInfo *info = result_info(b, key);
-	Control__Descriptor *d = descriptor(b->arena, media_type, digest, bytes), **v;
+	Control__Descriptor *d = descriptor(b->arena, media_type, digest, bytes);
 	annotate(b->arena, d, "in-toto.io/predicate-type", predicate_type);
-	v = arena_alloc(b->arena, sizeof *v * (info->n_attestations + 1));
-	memcpy(v, info->attestations, sizeof *v * info->n_attestations);
-	v[info->n_attestations++] = d;
-	info->attestations = v;
+	info->attestations = appended(b->arena, info->attestations, info->n_attestations++, d);
 }
 
 /* ---- the end ---- */

@@ -24,7 +24,7 @@ struct daemon {
 	VEC(struct spec_platform) platforms;
 	char *worker_id;
 	bool stopping;
-	struct loop_timer trim;
+	struct loop_timer trim, flush;
 	uint64_t idle_exit_ms; /* 0: never */
 	struct loop_timer idle;
 };

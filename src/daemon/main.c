@@ -13,10 +13,16 @@ static void stopped(void *arg)
 	loop_stop(d->loop);
 }
 
+/* Who listens to history is told that it ends; the bytes still have to go out. */
 static void all_ended(void *arg)
 {
+	enum { FLUSH_MS = 100 };
 	struct daemon *d = arg;
-	if (d->stopping) loop_post(d->loop, stopped, d);
+	if (!d->stopping) return;
+	if (history_release(d->engine))
+		loop_timer_start(d->loop, &d->flush, FLUSH_MS, 0, stopped, d);
+	else
+		loop_post(d->loop, stopped, d);
 }
 
 /* First signal: take no more calls, let builds end. Second: go. */
@@ -32,7 +38,7 @@ static void on_stop(void *arg, int signum)
 	for (size_t i = 0; i < d->listeners.n; i++) wire_listener_close(d->listeners.v[i]);
 	vec_fini(&d->listeners);
 	engine_on_idle(d->engine, all_ended, d);
-	if (!engine_running(d->engine)) loop_stop(d->loop);
+	if (!engine_running(d->engine)) all_ended(d);
 }
 
 static int load_conf(const struct conf_args *args, struct conf **ret, struct err *e)
