@@ -214,6 +214,15 @@ class Daemon:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 env=self.environment(), text=True, errors="replace", **more)
 
+    def slipway(self, *args, code=0, stdin=subprocess.DEVNULL):
+        """Our client under its own name: the commands and flags of buildx."""
+        command = [str(find_program("slipway", "cli")), "--builder", f"unix://{self.socket}", *map(str, args)]
+        p = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.environment(), text=True,
+                             errors="replace", cwd=self.folder)
+        r = self.finish(p)
+        assert r.code == code, f"{args}: exit status {r.code}, expected {code}\n{r.out}\n--- daemon\n{self.log()}"
+        return r
+
     def finish(self, process, timeout=3 * WAIT_S):
         try:
             out, _ = process.communicate(timeout=timeout)
