@@ -80,44 +80,74 @@ static void got_image(void *arg, struct ops_image *image, const struct err *e)
 	Pb__SourceOp src = PB__SOURCE_OP__INIT;
 	src.identifier = m->identifier;
 	Gateway__ResolveSourceMetaResponse r = GATEWAY__RESOLVE_SOURCE_META_RESPONSE__INIT;
-	r.source = &src;
+	r.source = m->op ? m->op : &src;
 	r.image = &img;
 	reply(m, &r.base);
 }
 
-static void resolve_image(struct bridge *b, const char *identifier, const Pb__Platform *platform, const char *log_name,
-			  const char *mode, bool no_config, bool legacy, struct build_reply r)
+struct image_question {
+	const char *name; /* behind "scheme://" */
+	const Pb__Platform *platform;
+	const char *log_name, *mode;
+	bool no_config, legacy;
+	const char *store, *session;                  /* store NULL: a registry's image */
+	const Gateway__ResolveSourceMetaRequest *req; /* its source is echoed; NULL: by the name */
+};
+
+static void platform_of(const struct build *build, const Pb__Platform *p, struct spec_platform *ret)
+{
+	if (!p || !*p->os) {
+		spec_platform_copy(ret, &build->engine->conf.platforms[0]);
+		return;
+	}
+	llb_platform_get(p, ret);
+	spec_platform_normalize(ret);
+}
+
+/* A copy of the source as it was asked for, to be echoed. */
+static void keep_op(struct meta_call *m, const Pb__SourceOp *op)
+{
+	_cleanup_buf_ struct buf packed = BUF_INIT;
+	m->arena = arena_new(0);
+	wire_pack(&op->base, &packed);
+	m->op = wire_unpack_as(Pb__SourceOp, pb__source_op, packed.p, packed.n, m->arena, NULL);
+}
+
+static void resolve_image(struct bridge *b, const struct image_question *q, struct build_reply r)
 {
 	struct build *build = b->build;
 	struct spec_platform p;
 	struct err e = ERR_INIT;
 	_cleanup_spec_ref_ struct spec_ref ref = {0};
-	const char *name = identifier + strlen("docker-image://");
-	if (spec_ref_parse_tagged(name, &ref, &e) < 0) {
+	if (spec_ref_parse_tagged(q->name, &ref, &e) < 0) {
 		r.done(r.arg, NULL, &e);
 		err_fini(&e);
 		return;
 	}
-	if (platform && *platform->os) {
-		llb_platform_get(platform, &p);
-		spec_platform_normalize(&p);
-	} else {
-		spec_platform_copy(&p, &build->engine->conf.platforms[0]);
-	}
+	platform_of(build, q->platform, &p);
 	struct meta_call *m = (struct meta_call *)bridge_call_new(b, r, sizeof *m);
 	m->c.stop = stop;
 	m->c.busy = true;
 	m->ref = spec_ref_format(&ref);
-	m->identifier = xasprintf("docker-image://%s", m->ref);
-	m->legacy = legacy;
-	m->no_config = no_config;
-	_cleanup_free_ char *shown = *log_name ? xstrdup(log_name) : xasprintf("resolve image config for %s", m->identifier);
+	m->identifier = xasprintf("%s://%s", q->store ? "oci-layout" : "docker-image", m->ref);
+	m->legacy = q->legacy;
+	m->no_config = q->no_config;
+	if (q->req && q->store) keep_op(m, q->req->source);
+	_cleanup_free_ char *shown =
+		*q->log_name ? xstrdup(q->log_name) : xasprintf("resolve image config for %s", m->identifier);
 	_cleanup_free_ char *pid = spec_platform_format(&p), *id = xasprintf("%s%s", m->identifier, pid);
 	m->vertex = build_vertex_start(build, id, shown);
 	const char *sessions[OPS_SESSIONS_MAX];
-	struct ops_image_req req = {.ref = m->ref, .platform = &p, .no_config = no_config, .sessions = sessions};
+	struct ops_image_req req = {.ref = m->ref,
+				    .platform = &p,
+				    .no_config = q->no_config,
+				    .sessions = sessions,
+				    .oci_store = q->store,
+				    .oci_session = q->session};
 	req.n_sessions = build_sessions(build, sessions, OPS_SESSIONS_MAX);
-	req.mode = !strcmp(mode, "pull") ? LLB_RESOLVE_PULL : !strcmp(mode, "local") ? LLB_RESOLVE_LOCAL : LLB_RESOLVE_DEFAULT;
+	req.mode = !strcmp(q->mode, "pull")    ? LLB_RESOLVE_PULL
+		   : !strcmp(q->mode, "local") ? LLB_RESOLVE_LOCAL
+					       : LLB_RESOLVE_DEFAULT;
 	m->get = ops_image_get(build->engine->conf.env, &req, got_image, m);
 	spec_platform_fini(&p);
 }
@@ -266,26 +296,45 @@ static void resolve_other(struct bridge *b, const Gateway__ResolveSourceMetaRequ
 	}
 }
 
+static const char *attr(const Pb__SourceOp *op, const char *key)
+{
+	for (size_t i = 0; i < op->n_attrs; i++)
+		if (!strcmp(op->attrs[i]->key, key)) return op->attrs[i]->value;
+	return "";
+}
+
 void bridge_resolve_source_meta(struct bridge *b, const Gateway__ResolveSourceMetaRequest *req, struct build_reply r)
 {
 	if (!req->source) {
 		bridge_refuse(r, CODE_INVALID_ARGUMENT, "source is required");
 		return;
 	}
-	const char *id = req->source->identifier;
-	if (!str_starts(id, "docker-image://")) {
+	static const char *const scheme[] = {"docker-image://", "oci-layout://"};
+	struct image_question q = {.platform = req->platform, .log_name = req->logname, .mode = req->resolvemode, .req = req};
+	for (size_t i = 0; i < array_len(scheme); i++)
+		if (str_starts(req->source->identifier, scheme[i])) q.name = req->source->identifier + strlen(scheme[i]);
+	if (!q.name) {
 		resolve_other(b, req, r);
 		return;
 	}
-	resolve_image(b, id, req->platform, req->logname, req->resolvemode, req->image && req->image->noconfig, false, r);
+	q.no_config = req->image && req->image->noconfig;
+	if (str_starts(req->source->identifier, "oci-layout://")) {
+		q.store = attr(req->source, "oci.store");
+		q.session = attr(req->source, "oci.session");
+	}
+	resolve_image(b, &q, r);
 }
 
 void bridge_resolve_image_config(struct bridge *b, const Gateway__ResolveImageConfigRequest *req, struct build_reply r)
 {
-	if (req->resolvertype != 0) {
-		bridge_refuse(r, CODE_UNIMPLEMENTED, "oci-layout images are not supported yet");
-		return;
+	struct image_question q = {.name = req->ref,
+				   .platform = req->platform,
+				   .log_name = req->logname,
+				   .mode = req->resolvemode,
+				   .legacy = true};
+	if (req->resolvertype != 0) { /* an OCI layout */
+		q.store = req->storeid;
+		q.session = req->sessionid;
 	}
-	_cleanup_free_ char *id = xasprintf("docker-image://%s", req->ref);
-	resolve_image(b, id, req->platform, req->logname, req->resolvemode, false, true, r);
+	resolve_image(b, &q, r);
 }

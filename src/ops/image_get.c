@@ -1,6 +1,7 @@
 /* Image metadata as one operation on the loop: admission to the registry, the job, the answer. */
 #include "ops/image_job.h"
 #include "ops/internal.h"
+#include "ops/store.h"
 
 #include <string.h>
 
@@ -14,7 +15,8 @@ struct ops_image_get {
 	struct ops_auth auth;
 	struct ops_image image;
 	struct err error;
-	bool started, refused;
+	struct ops_store store; /* of an OCI layout */
+	bool started, refused, from_store;
 	void (*done)(void *arg, struct ops_image *image, const struct err *e);
 	void *arg;
 };
@@ -35,6 +37,7 @@ static void finish(struct ops_image_get *g)
 		reg_config_unref(g->config);
 		ops_auth_fini(&g->auth);
 	}
+	if (g->from_store) ops_store_fini(&g->store);
 	ops_image_fini(&g->image);
 	spec_ref_fini(&g->req.ref);
 	spec_platform_fini(&g->req.platform);
@@ -52,6 +55,23 @@ static void granted(struct loop_slot *s)
 	loop_job_start(g->env->loop, &g->job, LOOP_NET);
 }
 
+static void want_store(struct ops_image_get *g, const struct ops_image_req *req)
+{
+	struct ops_ids ids = {0};
+	for (size_t i = 0; i < req->n_sessions; i++) ops_ids_add(&ids, req->sessions[i]);
+	ops_store_init(&g->store, g->env, &ids, req->oci_session, req->oci_store);
+	ops_ids_fini(&ids);
+	g->from_store = true;
+	g->req.source = &g->store.source;
+}
+
+static int parse_ref(struct ops_image_get *g, const struct ops_image_req *req)
+{
+	if (spec_ref_parse_tagged(req->ref, &g->req.ref, &g->error) < 0) return -1;
+	if (!req->oci_store || g->req.ref.digest) return 0;
+	return err_set(&g->error, CODE_INVALID_ARGUMENT, "reference \"%s\" must have digest", req->ref);
+}
+
 struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_req *req,
 				    void (*done)(void *arg, struct ops_image *image, const struct err *e), void *arg)
 {
@@ -61,7 +81,7 @@ struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_
 	g->arg = arg;
 	list_init(&g->slot.link);
 	spec_platform_copy(&g->req.platform, req->platform);
-	if (spec_ref_parse_tagged(req->ref, &g->req.ref, &g->error) < 0) {
+	if (parse_ref(g, req) < 0) {
 		g->refused = true;
 		loop_post(env->loop, refused, g);
 		return g;
@@ -79,6 +99,11 @@ struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_
 	g->job.work = work;
 	g->job.done = job_done;
 	g->slot.granted = granted;
+	if (req->oci_store) {
+		want_store(g, req);
+		granted(&g->slot);
+		return g;
+	}
 	loop_slot_want(reg_pools_get(&env->reg_pools[0], g->req.ref.domain, true), &g->slot);
 	return g;
 }
@@ -87,6 +112,7 @@ void ops_image_get_cancel(struct ops_image_get *g)
 {
 	if (g->refused) return;
 	loop_job_cancel(&g->job);
+	if (g->from_store) ops_store_cancel(&g->store);
 	if (g->started) {
 		reg_io_cancel(&g->io);
 		return;
