@@ -91,12 +91,39 @@ static void saved(void *arg, const struct err *e)
 	if (g->on_idle && !engine_running(g)) g->on_idle(g->idle_arg);
 }
 
+/* Where it failed, as a "stack trace" of one frame: clients show it when they debug, with our version. */
+static void add_stack(const struct build *b, struct err *e)
+{
+	static const char *const stages[] = {[BUILD_FRONT] = "slipway/build.front", [BUILD_SOLVE] = "slipway/build.solve", [BUILD_SHIP] = "slipway/build.ship"};
+	static const char type[] = "github.com/moby/buildkit/stack.Stack+json";
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	struct json_w w = JSON_W(&text);
+	if (err_detail_find(e, type)) return;
+	json_obj(&w);
+	json_key(&w, "frames");
+	json_arr(&w);
+	json_obj(&w);
+	json_kstr(&w, "Name", b->state < array_len(stages) ? stages[b->state] : "slipway/build");
+	json_kstr(&w, "File", "src/build/build.c");
+	json_kint(&w, "Line", __LINE__);
+	json_obj_end(&w);
+	json_arr_end(&w);
+	json_kint(&w, "pid", getpid());
+	json_kstr(&w, "version", b->engine->conf.version);
+	json_kstr(&w, "revision", b->engine->conf.revision);
+	json_obj_end(&w);
+	err_detail_push(e, type, text.p, text.n);
+}
+
 /* The client is answered once the record is stored: who asks for it then finds it. */
 static void end(struct build *b, const struct strvec *response, const struct err *e)
 {
 	if (b->replied) return;
 	b->replied = true;
-	if (e) err_copy(&b->error, e);
+	if (e) {
+		err_copy(&b->error, e);
+		add_stack(b, &b->error);
+	}
 	if (response) strvec_copy(&b->response, response->v, response->n);
 	build_record_end(b, e ? &b->error : NULL);
 	b->state = BUILD_SAVE;
