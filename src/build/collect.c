@@ -1,10 +1,11 @@
-/* Blobs that nothing names any more go. A blob is named by a snapshot (its layers), by a history record (logs, errors, manifests and
- * what these name), or by a build that runs.
+/* Blobs that nothing names any more go. A blob is named by a snapshot (its layers), by a history record (logs, errors,
+ * manifests and what these name), or by a build that runs.
  *
- *  1. What builds that run use is not known here: so nothing is decided while one runs. A job lists and reads; then, if still no build
- *     runs, the loop decides and moves the blobs out of the store, each by one rename; a job removes their bytes.
- *  2. Logs and errors of a deleted history record go without a scan, when no other record and no snapshot names them and no record is
- *     just being stored (its blobs are not named yet). Its manifests, which builds may use too, go by a scan of their own. */
+ *  1. What builds that run use is not known here: so nothing is decided while one runs. A job lists and reads; then, if still
+ * no build runs, the loop decides and moves the blobs out of the store, each by one rename; a job removes their bytes.
+ *  2. Logs and errors of a deleted history record go without a scan, when no other record and no snapshot names them and no
+ * record is just being stored (its blobs are not named yet). Its manifests, which builds may use too, go by a scan of their
+ * own. */
 #include "build/collect_job.h"
 #include "build/internal.h"
 
@@ -15,13 +16,14 @@ struct collect_wait {
 struct collect {
 	struct engine *engine;
 	struct loop_job job;
-	bool running, again;	   /* again: asked for while it could not run, or a build started meanwhile */
-	int64_t age_s, next_age_s; /* of the scan that runs; the least that is asked of the next one; INT64_MAX: only `dropped` */
+	bool running, again; /* again: asked for while it could not run, or a build started meanwhile */
+	int64_t age_s,
+		next_age_s; /* of the scan that runs; the least that is asked of the next one; INT64_MAX: only `dropped` */
 	struct collect_scan scan;
 	struct err error;
 	VEC(struct collect_wait) waits;
 	struct strvec unwanted; /* logs and errors */
-	struct map dropped;	/* results, for the next scan */
+	struct map dropped;     /* results, for the next scan */
 	bool posted;
 	struct loop_job empty_job;
 	bool emptying, empty_again;

@@ -28,7 +28,8 @@ static void look_into(struct names *n, const char *digest)
 	json_t *j = json_loadb((const char *)p, len, 0, NULL);
 	name(n, json_object_get(j, "config"));
 	json_array_foreach(json_object_get(j, "manifests"), i, m) name(n, m);
-	/* The statements of an attestation manifest are its layers; they are asked for. Layers of files are not kept for history. */
+	/* The statements of an attestation manifest are its layers; they are asked for. Layers of files are not kept for
+	 * history. */
 	json_array_foreach(json_object_get(j, "layers"), i, m)
 	{
 		const char *type = json_string_value(json_object_get(m, "mediaType"));

@@ -6,7 +6,8 @@
 struct collect_scan {
 	struct blob_store *blobs;
 	int64_t before; /* mtime in seconds: younger ones are left out */
-	/* Digests that history names; the job adds what these manifests and indexes name, layers excepted. Values: any pointer. */
+	/* Digests that history names; the job adds what these manifests and indexes name, layers excepted. Values: any pointer.
+	 */
 	struct map wanted;
 	/* The same of deleted records. Unless `all`, only these are found. */
 	struct map dropped;

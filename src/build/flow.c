@@ -1,5 +1,5 @@
-/* A blob's bytes on their way to the loop: a job reads them into a bounded pipe, the loop hands them on as long as the consumer is not
- * paused. The consumer may go at any moment; the job then finds its pipe closed. */
+/* A blob's bytes on their way to the loop: a job reads them into a bounded pipe, the loop hands them on as long as the consumer
+ * is not paused. The consumer may go at any moment; the job then finds its pipe closed. */
 #include "build/build.h"
 #include "build/flow_job.h"
 
@@ -61,7 +61,8 @@ static void pump(void *arg)
 	ssize_t n = 1;
 	bool end = false;
 	f->busy = true;
-	while (!f->paused && !f->stopped && !end && (n = loop_pipe_read(f->pipe, buf, CHUNK, &end, &e)) > 0) f->data(f->arg, buf, (size_t)n);
+	while (!f->paused && !f->stopped && !end && (n = loop_pipe_read(f->pipe, buf, CHUNK, &end, &e)) > 0)
+		f->data(f->arg, buf, (size_t)n);
 	f->busy = false;
 	if (!f->stopped && !end && n >= 0) return;
 	if (!f->stopped) f->end(f->arg, n < 0 ? &e : NULL);
@@ -70,7 +71,8 @@ static void pump(void *arg)
 }
 
 struct blob_flow *blob_flow_start(struct loop *l, struct blob_store *s, const char *digest, int64_t offset, int64_t size,
-				  void (*data)(void *arg, const uint8_t *p, size_t n), void (*end)(void *arg, const struct err *e), void *arg)
+				  void (*data)(void *arg, const uint8_t *p, size_t n),
+				  void (*end)(void *arg, const struct err *e), void *arg)
 {
 	enum { PIPE_BYTES = 1 << 20 };
 	struct blob_flow *f = xnew(struct blob_flow);

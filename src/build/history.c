@@ -1,11 +1,11 @@
 /* Builds of the past, and of now: records in the database's table `history`, and who listens to them.
  *
- *  1. A build that runs has its record in its arena (struct build.record); when it ends the record becomes a row. The row is written
- *     before anybody is told.
+ *  1. A build that runs has its record in its arena (struct build.record); when it ends the record becomes a row. The row is
+ * written before anybody is told.
  *  2. Updating a record (pinning) sends it again as COMPLETE with its generation raised.
  *  3. A record whose ref somebody listens to is deleted when the last such listener has left; till then it is listed no more.
- *  4. A record goes by itself when it is unpinned, older than max_age and not among the newest max_entries. Looked at each 2 min.
- * Source: moby/buildkit solver/llbsolver/history/buildhistory.go; reference 01 §11. */
+ *  4. A record goes by itself when it is unpinned, older than max_age and not among the newest max_entries. Looked at each 2
+ * min. Source: moby/buildkit solver/llbsolver/history/buildhistory.go; reference 01 §11. */
 #include "build/internal.h"
 
 #include <string.h>
@@ -57,7 +57,10 @@ static Control__BuildHistoryRecord *get(struct history *h, const char *ref, stru
 	return g.record;
 }
 
-const Control__BuildHistoryRecord *history_get(struct history *h, const char *ref, struct arena *a, struct err *e) { return get(h, ref, a, e); }
+const Control__BuildHistoryRecord *history_get(struct history *h, const char *ref, struct arena *a, struct err *e)
+{
+	return get(h, ref, a, e);
+}
 
 static int64_t ns(const Google__Timestamp *t) { return t ? t->seconds * 1000000000 + t->nanos : 0; }
 
@@ -65,8 +68,10 @@ static int put(struct history *h, const Control__BuildHistoryRecord *r, struct e
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	wire_pack(&r->base, &b);
-	if (db_exec(db_of(h), e, "INSERT OR REPLACE INTO history(ref, created_at, completed_at, pinned, record) VALUES(?, ?, ?, ?, ?)",
-		    DB_TEXT(r->ref), DB_INT(ns(r->createdat)), DB_INT(ns(r->completedat)), DB_INT(r->pinned), DB_BLOB(b.p, b.n)) < 0)
+	if (db_exec(db_of(h), e,
+		    "INSERT OR REPLACE INTO history(ref, created_at, completed_at, pinned, record) VALUES(?, ?, ?, ?, ?)",
+		    DB_TEXT(r->ref), DB_INT(ns(r->createdat)), DB_INT(ns(r->completedat)), DB_INT(r->pinned),
+		    DB_BLOB(b.p, b.n)) < 0)
 		return -1;
 	return db_flush(db_of(h), e);
 }
@@ -177,7 +182,8 @@ static void gc(void *arg)
 	int64_t before = t.tv_sec * 1000000000 + t.tv_nsec - h->engine->conf.history_max_age_ns;
 	_cleanup_strvec_ struct strvec old = {0};
 	int r = db_query(db_of(h), &e,
-			 "SELECT ref FROM (SELECT ref, completed_at FROM history WHERE pinned = 0 ORDER BY completed_at DESC LIMIT -1 OFFSET ?) "
+			 "SELECT ref FROM (SELECT ref, completed_at FROM history WHERE pinned = 0 ORDER BY completed_at DESC "
+			 "LIMIT -1 OFFSET ?) "
 			 "WHERE completed_at < ?",
 			 gc_row, &old, DB_INT(h->engine->conf.history_max_entries), DB_INT(before));
 	for (size_t i = 0; r >= 0 && i < old.n; i++) r = remove_ref(h, old.v[i], &e);
@@ -224,12 +230,14 @@ static int list_row(void *ctx, const struct db_row *row, struct err *e)
 
 static int by_creation(const void *a, const void *b)
 {
-	const Control__BuildHistoryRecord *x = *(Control__BuildHistoryRecord *const *)a, *y = *(Control__BuildHistoryRecord *const *)b;
+	const Control__BuildHistoryRecord *x = *(Control__BuildHistoryRecord *const *)a,
+					  *y = *(Control__BuildHistoryRecord *const *)b;
 	int64_t d = ns(y->createdat) - ns(x->createdat);
 	return d < 0 ? -1 : d > 0;
 }
 
-static int list_stored(struct listing *l, const Control__BuildHistoryRequest *req, history_event_fn *event, void *arg, struct err *e)
+static int list_stored(struct listing *l, const Control__BuildHistoryRequest *req, history_event_fn *event, void *arg,
+		       struct err *e)
 {
 	struct db *db = db_of(l->history);
 	int r = *req->ref ? db_query(db, e, "SELECT record, ref FROM history WHERE ref = ?", list_row, l, DB_TEXT(req->ref))
@@ -249,7 +257,8 @@ static int list_stored(struct listing *l, const Control__BuildHistoryRequest *re
 int history_list(struct engine *g, const Control__BuildHistoryRequest *req, history_event_fn *event, void *arg, struct err *e)
 {
 	struct history *h = g->history;
-	if (*req->ref && map_has(&h->deleted, req->ref)) return err_set(e, CODE_UNKNOWN, "ref %s is deleted: file does not exist", req->ref);
+	if (*req->ref && map_has(&h->deleted, req->ref))
+		return err_set(e, CODE_UNKNOWN, "ref %s is deleted: file does not exist", req->ref);
 	list_active(h, req->ref, event, arg);
 	if (req->activeonly) return 0;
 	struct listing l = {.history = h};
@@ -262,7 +271,8 @@ int history_list(struct engine *g, const Control__BuildHistoryRequest *req, hist
 	return r;
 }
 
-struct history_listener *history_listen(struct engine *g, const char *ref, history_event_fn *event, void (*end)(void *arg), void *arg)
+struct history_listener *history_listen(struct engine *g, const char *ref, history_event_fn *event, void (*end)(void *arg),
+					void *arg)
 {
 	struct history_listener *l = xnew(struct history_listener);
 	l->history = g->history;

@@ -1,5 +1,5 @@
-/* Filters of history: each is CSV of conditions that all must hold; one of the filters must. Conditions on startedAt, completedAt and
- * duration compare with <, <=, >, >=; the others are containerd's selectors on ref, status and repository. */
+/* Filters of history: each is CSV of conditions that all must hold; one of the filters must. Conditions on startedAt,
+ * completedAt and duration compare with <, <=, >, >=; the others are containerd's selectors on ref, status and repository. */
 #include "build/internal.h"
 #include "spec/spec.h"
 
@@ -40,10 +40,13 @@ static int csv(const char *s, struct strvec *ret, struct err *e)
 				if (*s == '"') s++;
 				buf_addc(&b, *s);
 			}
-			if (*s++ != '"' || (*s && *s != ',')) return err_set(e, CODE_UNKNOWN, "parse error in filter: extraneous or missing \" in quoted-field");
+			if (*s++ != '"' || (*s && *s != ','))
+				return err_set(e, CODE_UNKNOWN,
+					       "parse error in filter: extraneous or missing \" in quoted-field");
 		} else {
 			size_t n = strcspn(s, ",");
-			if (memchr(s, '"', n)) return err_set(e, CODE_UNKNOWN, "parse error in filter: bare \" in non-quoted-field");
+			if (memchr(s, '"', n))
+				return err_set(e, CODE_UNKNOWN, "parse error in filter: bare \" in non-quoted-field");
 			buf_add(&b, s, n);
 			s += n;
 		}
@@ -82,7 +85,9 @@ static int time_cond(const char *s, struct time_cond *ret, struct err *e)
 			if (strlen(keys[k]) != (size_t)(at - s) || strncmp(s, keys[k], (size_t)(at - s))) continue;
 			*ret = (struct time_cond){.key = k, .op = ops[i].op};
 			if (k != DURATION) return time_value(value, &ret->value, e) < 0 ? -1 : 1;
-			return duration_parse(value, &ret->value, NULL) < 0 ? err_set(e, CODE_UNKNOWN, "invalid duration %s", value) : 1;
+			return duration_parse(value, &ret->value, NULL) < 0
+				       ? err_set(e, CODE_UNKNOWN, "invalid duration %s", value)
+				       : 1;
 		}
 		return 0;
 	}

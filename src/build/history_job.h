@@ -12,9 +12,9 @@ struct history_logs {
 	/* Appends the events as one packed StatusResponse. */
 	int (*pack)(struct prog_event *const *v, size_t n, struct buf *out);
 	size_t (*cut)(struct prog_event *const *v, size_t n); /* how many events make one message */
-	const char *ref;		/* of the build, for its trace */
-	struct timespec started, ended; /* of the build */
-	const char *error;		/* NULL: success */
+	const char *ref;                                      /* of the build, for its trace */
+	struct timespec started, ended;                       /* of the build */
+	const char *error;                                    /* NULL: success */
 	/* out */
 	char digest[DIGEST_STR], trace_digest[DIGEST_STR];
 	int64_t bytes, trace_bytes;
@@ -22,8 +22,8 @@ struct history_logs {
 };
 /* The blob: uint32 little-endian length and StatusResponse, again and again (reference 01 §7.4). */
 int history_logs_write(struct history_logs *h, struct err *e);
-/* The trace: a span for the build and one for each step that ran, as OpenTelemetry's SpanStub in JSON, one after the other; what
- * `buildx history trace` reads. */
+/* The trace: a span for the build and one for each step that ran, as OpenTelemetry's SpanStub in JSON, one after the other;
+ * what `buildx history trace` reads. */
 int history_trace_write(struct history_logs *h, struct err *e);
 void history_trace_json(const struct history_logs *h, struct buf *out);
 #endif

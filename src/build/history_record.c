@@ -1,5 +1,5 @@
-/* The history record of one build. It is made in the build's arena when the build starts, completed when it ends, stored when its
- * logs and its error have become blobs; then the client gets its answer.
+/* The history record of one build. It is made in the build's arena when the build starts, completed when it ends, stored when
+ * its logs and its error have become blobs; then the client gets its answer.
  *
  * ExporterResponse is the frontend's result metadata, as BuildKit has it, and not what the exporters answered. */
 #include "build/history_job.h"
@@ -30,7 +30,8 @@ static void add_attrs(struct build *b, Control__BuildHistoryRecord *m)
 	const Control__SolveRequest *req = b->pb;
 	m->frontendattrs = arena_alloc(b->arena, sizeof *m->frontendattrs * req->n_frontendattrs);
 	for (size_t i = 0; i < req->n_frontendattrs; i++) {
-		Control__BuildHistoryRecord__FrontendAttrsEntry *en = arena_new_of(b->arena, Control__BuildHistoryRecord__FrontendAttrsEntry);
+		Control__BuildHistoryRecord__FrontendAttrsEntry *en =
+			arena_new_of(b->arena, Control__BuildHistoryRecord__FrontendAttrsEntry);
 		control__build_history_record__frontend_attrs_entry__init(en);
 		en->key = req->frontendattrs[i]->key;
 		en->value = req->frontendattrs[i]->value;
@@ -113,7 +114,8 @@ static Control__Descriptor *descriptor_of_json(struct arena *a, const char *b64)
 	_cleanup_buf_ struct buf text = BUF_INIT;
 	if (base64_decode(b64, strlen(b64), &text, NULL) < 0) return NULL;
 	json_t *j = json_loadb(buf_str(&text), text.n, 0, NULL);
-	const char *type = json_string_value(json_object_get(j, "mediaType")), *digest = json_string_value(json_object_get(j, "digest"));
+	const char *type = json_string_value(json_object_get(j, "mediaType")),
+		   *digest = json_string_value(json_object_get(j, "digest"));
 	Control__Descriptor *d = NULL;
 	if (type && digest) {
 		d = descriptor(a, type, digest, json_integer_value(json_object_get(j, "size")));
@@ -160,7 +162,8 @@ void build_record_export(struct build *b, size_t exporter, const struct strvec *
 	if (!info->resultdeprecated) info->resultdeprecated = d;
 }
 
-void build_record_attest(struct build *b, const char *key, const char *digest, int64_t bytes, const char *media_type, const char *predicate_type)
+void build_record_attest(struct build *b, const char *key, const char *digest, int64_t bytes, const char *media_type,
+			 const char *predicate_type)
 {
 	if (!b->record) return;
 	Control__BuildResultInfo *info = result_info(b, key);
@@ -187,7 +190,8 @@ void build_record_end(struct build *b, const struct err *e)
 	m->exporterresponse = arena_alloc(b->arena, sizeof *m->exporterresponse * b->result.meta.n);
 	for (size_t i = 0; i < b->result.meta.n; i++) {
 		const struct result_meta *r = &b->result.meta.v[i];
-		Control__BuildHistoryRecord__ExporterResponseEntry *en = arena_new_of(b->arena, Control__BuildHistoryRecord__ExporterResponseEntry);
+		Control__BuildHistoryRecord__ExporterResponseEntry *en =
+			arena_new_of(b->arena, Control__BuildHistoryRecord__ExporterResponseEntry);
 		control__build_history_record__exporter_response_entry__init(en);
 		en->key = clean(b->arena, r->key, strlen(r->key));
 		en->value = clean(b->arena, r->data, r->len);
@@ -238,10 +242,12 @@ static void fill_in(struct save *s)
 		if (!m->error) set_error(b, &s->error);
 	} else {
 		m->logs = descriptor(b->arena, "application/vnd.buildkit.status.v0", s->logs.digest, s->logs.bytes);
-		m->trace = descriptor(b->arena, "application/vnd.buildkit.otlp.json.v0", s->logs.trace_digest, s->logs.trace_bytes);
+		m->trace = descriptor(b->arena, "application/vnd.buildkit.otlp.json.v0", s->logs.trace_digest,
+				      s->logs.trace_bytes);
 	}
 	if (*s->status_digest) /* the media type is misspelt on the wire */
-		m->externalerror = descriptor(b->arena, "application/vnd.googeapis.google.rpc.status+proto", s->status_digest, (int64_t)s->status.n);
+		m->externalerror = descriptor(b->arena, "application/vnd.googeapis.google.rpc.status+proto", s->status_digest,
+					      (int64_t)s->status.n);
 }
 
 static void save_done(struct loop_job *j)
@@ -270,8 +276,13 @@ void build_record_save(struct build *b, void (*saved)(void *arg, const struct er
 	s->arg = arg;
 	for (size_t i = 0; i < b->events.n; i++) vec_push(&s->events, prog_ref(b->events.v[i]));
 	if (err_is_set(&b->error)) wire_status_pack(&b->error, &s->status);
-	s->logs = (struct history_logs){.blobs = b->engine->conf.env->blobs, .events = s->events.v, .n_events = s->events.n, .pack = pack,
-					.cut = build_status_cut, .ref = b->ref, .error = b->error.msg};
+	s->logs = (struct history_logs){.blobs = b->engine->conf.env->blobs,
+					.events = s->events.v,
+					.n_events = s->events.n,
+					.pack = pack,
+					.cut = build_status_cut,
+					.ref = b->ref,
+					.error = b->error.msg};
 	s->logs.started = timespec_of(b->record->createdat);
 	s->logs.ended = timespec_of(b->record->completedat);
 	s->job.work = save_work;

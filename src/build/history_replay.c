@@ -1,4 +1,5 @@
-/* Progress of a build that is over, from the log that was kept: records of a length and a packed StatusResponse (reference 01 §7.4). */
+/* Progress of a build that is over, from the log that was kept: records of a length and a packed StatusResponse (reference 01
+ * §7.4). */
 #include "build/internal.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Trace of a build, made from its progress: the daemon keeps no spans of its own. Ids are made of the build's ref and the steps'
- * digests. Source of the layout: go.opentelemetry.io/otel/sdk/trace/tracetest SpanStub, in encoding/json. */
+/* Trace of a build, made from its progress: the daemon keeps no spans of its own. Ids are made of the build's ref and the
+ * steps' digests. Source of the layout: go.opentelemetry.io/otel/sdk/trace/tracetest SpanStub, in encoding/json. */
 #include "build/history_job.h"
 
 #include <string.h>
@@ -100,7 +100,8 @@ static void write_span(struct buf *out, const struct span *s, const char *trace,
 	json_obj(&w);
 	json_kstr(&w, "Name", s->name);
 	context(&w, "SpanContext", trace, s->id);
-	context(&w, "Parent", *s->parent ? trace : "00000000000000000000000000000000", *s->parent ? s->parent : "0000000000000000");
+	context(&w, "Parent", *s->parent ? trace : "00000000000000000000000000000000",
+		*s->parent ? s->parent : "0000000000000000");
 	json_kint(&w, "SpanKind", 1); /* internal */
 	when(&w, "StartTime", s->from);
 	when(&w, "EndTime", s->to);
@@ -145,8 +146,12 @@ void history_trace_json(const struct history_logs *h, struct buf *out)
 	{
 		const struct prog_vertex *v = it->value;
 		if (!ran(v)) continue;
-		struct span s = {.name = v->name ? v->name : "", .error = v->error && *v->error ? v->error : NULL, .from = v->started,
-				 .to = v->completed, .digest = v->digest, .cached = v->cached};
+		struct span s = {.name = v->name ? v->name : "",
+				 .error = v->error && *v->error ? v->error : NULL,
+				 .from = v->started,
+				 .to = v->completed,
+				 .digest = v->digest,
+				 .cached = v->cached};
 		_cleanup_free_ char *unique = xasprintf("%s %s", h->ref, v->digest);
 		id_of(unique, 16, s.id);
 		memcpy(s.parent, root.id, sizeof s.parent);

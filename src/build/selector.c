@@ -1,5 +1,6 @@
-/* containerd's filter language (pkg/filters): `field.path`, `==value`, `!=value`, `~=regexp`, joined by commas; fields and values may
- * be quoted. Regular expressions are POSIX extended ones here, RE2 there: what people write in filters is the same in both. */
+/* containerd's filter language (pkg/filters): `field.path`, `==value`, `!=value`, `~=regexp`, joined by commas; fields and
+ * values may be quoted. Regular expressions are POSIX extended ones here, RE2 there: what people write in filters is the same
+ * in both. */
 #include "build/internal.h"
 
 #include <ctype.h>
@@ -17,8 +18,8 @@ void selectors_fini(struct selectors *s)
 
 static int wrong(const char *s, const char *at, const char *what, struct err *e)
 {
-	return err_set(e, CODE_INVALID_ARGUMENT, "filters: parse error: [%.*s >|%s|< ]: %s", (int)min_of(at - s, (ptrdiff_t)200), s,
-		       *at ? (char[]){*at, 0} : "", what);
+	return err_set(e, CODE_INVALID_ARGUMENT, "filters: parse error: [%.*s >|%s|< ]: %s",
+		       (int)min_of(at - s, (ptrdiff_t)200), s, *at ? (char[]){*at, 0} : "", what);
 }
 
 /* A quoted word: " or ', with backslashes. */

@@ -1,4 +1,5 @@
-/* containerd's content service over the blob store, read-only: logs, errors and results that history names, and all other blobs. */
+/* containerd's content service over the blob store, read-only: logs, errors and results that history names, and all other
+ * blobs. */
 #include "proto/content.pb-c.h"
 #include "serve/content_job.h"
 #include "serve/internal.h"
@@ -188,8 +189,8 @@ static void read_blob(struct serve_call *c)
 	c->pending = true;
 	c->stop = read_stop;
 	c->writable = read_writable;
-	r->flow = blob_flow_start(engine_conf(c->serve->engine)->env->loop, c->serve->blobs, req->digest, req->offset, req->size, read_data,
-				  read_end, c);
+	r->flow = blob_flow_start(engine_conf(c->serve->engine)->env->loop, c->serve->blobs, req->digest, req->offset,
+				  req->size, read_data, read_end, c);
 }
 
 /* ---- the others ---- */

@@ -115,8 +115,14 @@ static void logs(void **st)
 	for (int i = 0; i < 5; i++) vec_push(&v, prog_log_new(v.v[0]->vertex.digest, 1, big, BIG));
 	vec_push(&v, vertex("a", true, false));
 	vec_push(&v, vertex("c", false, false));
-	struct history_logs h = {.blobs = store, .events = v.v, .n_events = v.n, .pack = pack, .cut = build_status_cut, .ref = "r",
-				 .started = {100, 0}, .ended = {102, 0}};
+	struct history_logs h = {.blobs = store,
+				 .events = v.v,
+				 .n_events = v.n,
+				 .pack = pack,
+				 .cut = build_status_cut,
+				 .ref = "r",
+				 .started = {100, 0},
+				 .ended = {102, 0}};
 	assert_int_equal(history_logs_write(&h, &e), 0);
 	assert_int_equal(h.steps, 3);
 	assert_int_equal(h.cached, 1);
@@ -130,7 +136,8 @@ static void logs(void **st)
 		size_t len = p[at] | (size_t)p[at + 1] << 8 | (size_t)p[at + 2] << 16 | (size_t)p[at + 3] << 24;
 		_cleanup_arena_ struct arena *a = arena_new(0);
 		assert_true(at + 4 + len <= n);
-		Control__StatusResponse *m = wire_unpack_as(Control__StatusResponse, control__status_response, p + at + 4, len, a, &e);
+		Control__StatusResponse *m =
+			wire_unpack_as(Control__StatusResponse, control__status_response, p + at + 4, len, a, &e);
 		assert_non_null(m);
 		vertexes += m->n_vertexes;
 		for (size_t i = 0; i < m->n_logs; i++) bytes += m->logs[i]->msg.len;
@@ -159,17 +166,22 @@ static void logs(void **st)
 
 /* ---- blobs ---- */
 
-static void put(const char *text, char digest[static DIGEST_STR]) { assert_int_equal(blob_put(store, text, strlen(text), digest, NULL), 0); }
+static void put(const char *text, char digest[static DIGEST_STR])
+{
+	assert_int_equal(blob_put(store, text, strlen(text), digest, NULL), 0);
+}
 
 static char *image(const char *config, const char *layer)
 {
-	return xasprintf("{\"config\":{\"digest\":\"%s\"},\"layers\":[{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"%s\"}]}",
+	return xasprintf("{\"config\":{\"digest\":\"%s\"},\"layers\":[{\"mediaType\":\"application/"
+			 "vnd.oci.image.layer.v1.tar\",\"digest\":\"%s\"}]}",
 			 config, layer);
 }
 
 static void scan(void **st)
 {
-	char log[DIGEST_STR], lost[DIGEST_STR], layer[DIGEST_STR], shared[DIGEST_STR], other[DIGEST_STR], m1[DIGEST_STR], m2[DIGEST_STR], index[DIGEST_STR];
+	char log[DIGEST_STR], lost[DIGEST_STR], layer[DIGEST_STR], shared[DIGEST_STR], other[DIGEST_STR], m1[DIGEST_STR],
+		m2[DIGEST_STR], index[DIGEST_STR];
 	put("log", log);
 	put("lost", lost);
 	put("layer", layer);
