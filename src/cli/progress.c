@@ -65,7 +65,7 @@ static int choose(const char *mode, int fd, enum kind *ret, struct err *e)
 
 int progress_new(const char *mode, int fd, int64_t (*now)(void), struct progress **ret, struct err *e)
 {
-	enum kind kind;
+	enum kind kind = KIND_PLAIN;
 	if (choose(mode, fd, &kind, e) < 0) return -1;
 	struct progress *p = xnew(struct progress);
 	p->kind = kind;
