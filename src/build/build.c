@@ -19,6 +19,7 @@ static void build_destroy(struct build *b)
 	if (b->ship) ship_run_cancel(b->ship);
 	build_bridge_free(b->bridge);
 	result_fini(&b->result);
+	build_nested_end(b);
 	solve_build_free(b->solve);
 	ops_memo_fini(&b->memo);
 	for (size_t i = 0; i < b->graphs.n; i++) ops_graph_unref(b->graphs.v[i]);
@@ -50,6 +51,7 @@ static void let_go(struct build *b)
 	build_bridge_free(b->bridge);
 	b->bridge = NULL;
 	result_fini(&b->result);
+	build_nested_end(b);
 	solve_build_free(b->solve);
 	b->solve = NULL;
 	ops_memo_fini(&b->memo);
@@ -321,6 +323,7 @@ static struct build *build_new(struct engine *g, const Control__SolveRequest *re
 	for (size_t i = 0; i < req->n_frontendattrs; i++) strvec_addf(&b->attrs, "%s=%s", req->frontendattrs[i]->key, req->frontendattrs[i]->value);
 	list_init(&b->readers);
 	list_add_tail(&g->builds, &b->all);
+	list_init(&b->nested);
 	static const struct solve_build_ops ops = {.event = on_event};
 	b->solve = solve_build_new(g->conf.env->solver, &ops, b);
 	return b;

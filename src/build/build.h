@@ -26,7 +26,7 @@ struct build_reply {
 /* ---- the engine ---- */
 struct engine_conf {
 	struct db *db;
-	struct ops_env *env; /* build_sessions and load_nested are set by engine_new */
+	struct ops_env *env; /* build_sessions, nested_start and nested_cancel are set by engine_new */
 	const char *worker_id, *version, *revision, *dockerfile_version;
 	const struct strvec *labels; /* "k=v" */
 	const struct spec_platform *platforms;

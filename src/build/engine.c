@@ -13,18 +13,14 @@ struct build_wait {
 	void *arg;
 };
 
-static struct solve_node *load_nested(void *user, const Pb__Definition *def, size_t *ret_output, struct err *e)
-{
-	return NULL;
-}
-
 struct engine *engine_new(const struct engine_conf *conf)
 {
 	struct engine *g = xnew(struct engine);
 	g->conf = *conf;
 	g->conf.env->build_sessions = build_sessions;
 	g->conf.env->build_memo = build_memo;
-	g->conf.env->load_nested = load_nested;
+	g->conf.env->nested_start = build_nested_start;
+	g->conf.env->nested_cancel = build_nested_cancel;
 	list_init(&g->builds);
 	list_init(&g->waits);
 	list_init(&g->reader_waits);

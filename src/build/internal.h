@@ -92,6 +92,7 @@ struct build {
 	struct arena *arena;
 	Control__SolveRequest *pb; /* in arena */
 	struct front_run *front;
+	struct list nested; /* struct ops_nested: graphs that its steps brought */
 	struct ship_run_all *ship;
 	size_t evaluating;
 	struct ops_memo memo; /* what its sources resolved to */
@@ -139,6 +140,11 @@ void build_vertex_end(struct build_vertex *v, const struct err *e); /* frees */
 struct front_run *front_run_start(struct build *b, struct bridge *parent, const char *frontend, const struct strvec *opts,
 				  void (*done)(void *arg, struct result *res /* taken */, const struct err *e), void *arg);
 void front_run_cancel(struct front_run *f); /* done is not called any more */
+
+/* nested.c: see ops_env */
+struct ops_nested *build_nested_start(void *user, const Pb__Definition *def, ops_nested_fn *done, void *arg);
+void build_nested_cancel(struct ops_nested *n);
+void build_nested_end(struct build *b); /* before its solve_build goes */
 
 /* Add typed details to an error that a client will see: the vertex's source location, the frontend. */
 void build_error_details(struct build *b, struct err *e);

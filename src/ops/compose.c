@@ -1,4 +1,4 @@
-/* Operations that only rearrange trees: merge, diff, passthrough; and build, whose graph lies in a file of its input. */
+/* Operations that only rearrange trees: merge, diff, passthrough. */
 #include "ops/internal.h"
 
 #include <string.h>
@@ -129,15 +129,6 @@ static void exec_passthrough(void *op, struct solve_node *n)
 	free(out);
 }
 
-/* ---- build: not yet a graph of its own ---- */
-
-static void exec_build(void *op, struct solve_node *n)
-{
-	struct err e = ERR_INIT;
-	err_set(&e, CODE_UNIMPLEMENTED, "build operations are not supported yet");
-	solve_exec_done(n, NULL, &e);
-}
-
 #define COMPOSE(name)                                                                                                                  \
 	const struct ops_kind ops_##name##_kind = {                                                                                    \
 		.vt = {.kind = #name, .map = ops_map_by_keys, .content = ops_content, .exec = exec_##name, .cancel = cancel, .free = op_free}, \
@@ -146,4 +137,3 @@ static void exec_build(void *op, struct solve_node *n)
 COMPOSE(merge);
 COMPOSE(diff);
 COMPOSE(passthrough);
-COMPOSE(build);

@@ -21,6 +21,10 @@
 
 enum { OPS_SESSIONS_MAX = 16 };
 
+struct ops_nested;
+/* build_ended: nothing is known, the build that was asked has ended. */
+typedef void ops_nested_fn(void *arg, struct snap *result /* borrowed */, bool build_ended, const struct err *e);
+
 /* What every operation uses; made once by the daemon, outlives all. */
 struct ops_env {
 	struct loop *loop;
@@ -39,8 +43,10 @@ struct ops_env {
 	/* The ids of the sessions of a build, its own first: the count. user is the build's (solve_build_user). */
 	size_t (*build_sessions)(void *user, const char **ret, size_t max);
 	struct ops_memo *(*build_memo)(void *user); /* the same user */
-	/* Load a definition into the builds of a node and want its result: for BuildOp. See ops/nested.c. */
-	struct solve_node *(*load_nested)(void *user, const Pb__Definition *def, size_t *ret_output, struct err *e);
+	/* Evaluate a definition as a part of a build (solve_build_user), for ops/nested.c. NULL: that build takes nothing more.
+	 * done comes once, later; nested_cancel: it does not come any more. */
+	struct ops_nested *(*nested_start)(void *user, const Pb__Definition *def, ops_nested_fn *done, void *arg);
+	void (*nested_cancel)(struct ops_nested *n);
 	struct map turns; /* private to remote.c; empty when nothing runs */
 };
 
