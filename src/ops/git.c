@@ -516,6 +516,12 @@ struct git_op {
 	struct ops_known *known;
 };
 
+const char *ops_git_pin(const void *op)
+{
+	const struct git_op *o = op;
+	return o->known ? o->known->digest : NULL;
+}
+
 static void op_free(void *op)
 {
 	struct git_op *o = op;

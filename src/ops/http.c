@@ -449,6 +449,12 @@ struct http_op {
 	struct ops_known *known;
 };
 
+const char *ops_http_pin(const void *op)
+{
+	const struct http_op *o = op;
+	return o->known ? o->known->digest : NULL;
+}
+
 static void op_free(void *op)
 {
 	struct http_op *h = op;

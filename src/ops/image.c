@@ -30,6 +30,8 @@ static void op_free(void *op)
 	free(i);
 }
 
+const char *ops_image_pin(const void *op) { return ((const struct image_op *)op)->image.top_digest; }
+
 static size_t layer_count(const struct image_op *i)
 {
 	size_t limit = (size_t)i->src.image.layer_limit;

@@ -21,6 +21,10 @@ extern const struct ops_kind ops_exec_kind, ops_file_kind, ops_merge_kind, ops_d
 typedef void ops_source_fn(struct ops_env *env, struct ops_graph *g, const struct llb_node *llb, const struct llb_source *src,
 			   struct solve_vertex *ret);
 ops_source_fn ops_image_source, ops_local_source, ops_http_source, ops_git_source, ops_blob_source;
+/* pin.c: the digest that a source resolved to; NULL: not yet. */
+const char *ops_image_pin(const void *op);
+const char *ops_http_pin(const void *op);
+const char *ops_git_pin(const void *op);
 void ops_node_init(struct ops_node *o, struct ops_env *env, struct ops_graph *g, const struct llb_node *llb);
 
 /* map() and content() of operations with inputs. */

@@ -61,6 +61,14 @@ void ops_graph_unref(struct ops_graph *g);
 /* The vertex of graph node i; fills in vt, op and n_outputs. The op holds a reference to g. */
 int ops_vertex(struct ops_env *env, struct ops_graph *g, size_t i, struct solve_vertex *ret, struct err *e);
 
+/* What a source's node resolved to; borrowed from its operation. digest "": not known (yet), or local. image: of what the name
+ * means; http: of the content; git: the object id that the ref names (an annotated tag: the tag's). */
+struct ops_pin {
+	const struct llb_source *src;
+	const char *digest;
+};
+bool ops_node_pin(struct solve_node *n, struct ops_pin *ret); /* false: it is no source */
+
 /* ---- sessions ---- */
 /* Ids of the sessions of the builds that want n; borrowed strings, valid until the next loop turn. */
 size_t ops_sessions(struct solve_node *n, struct ops_env *env, const char **ret, size_t max);
