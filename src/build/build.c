@@ -2,6 +2,7 @@
  * makes a result; a definition in the request is a result at once. SOLVE: every reference is evaluated. SHIP: exporters. */
 #include "build/bridge.h"
 #include "build/platforms.h"
+#include "build/provenance.h"
 
 #include <string.h>
 
@@ -17,8 +18,10 @@ static void build_destroy(struct build *b)
 	build_readers_drop(b);
 	if (b->front) front_run_cancel(b->front);
 	if (b->ship) ship_run_cancel(b->ship);
+	if (b->attest) attest_cancel(b->attest);
 	build_bridge_free(b->bridge);
 	result_fini(&b->result);
+	prov_scope_free(b->prov);
 	build_nested_end(b);
 	solve_build_free(b->solve);
 	ops_memo_fini(&b->memo);
@@ -46,6 +49,8 @@ static void let_go(struct build *b)
 {
 	if (b->front) front_run_cancel(b->front);
 	b->front = NULL;
+	if (b->attest) attest_cancel(b->attest);
+	b->attest = NULL;
 	if (b->ship) ship_run_cancel(b->ship);
 	b->ship = NULL;
 	build_bridge_free(b->bridge);
@@ -126,7 +131,7 @@ static void end(struct build *b, const struct strvec *response, const struct err
 		err_copy(&b->error, e);
 		add_stack(b, &b->error);
 	}
-	if (response) strvec_copy(&b->response, response->v, response->n);
+	if (response && response != &b->response) strvec_copy(&b->response, response->v, response->n);
 	build_record_end(b, e ? &b->error : NULL);
 	b->state = BUILD_SAVE;
 	let_go(b);
@@ -147,14 +152,22 @@ void build_cancel(struct build *b)
 
 /* ---- SHIP ---- */
 
+static void recorded(void *arg)
+{
+	struct build *b = arg;
+	reply(b, &b->response);
+}
+
 static void shipped(void *arg, const struct strvec *response, const struct err *e)
 {
 	struct build *b = arg;
 	b->ship = NULL;
-	if (e)
+	if (e) {
 		fail(b, e);
-	else
-		reply(b, response);
+		return;
+	}
+	strvec_copy(&b->response, response->v, response->n);
+	attest_record(b, recorded, b);
 }
 
 static void advance_ship(struct build *b)
@@ -165,6 +178,19 @@ static void advance_ship(struct build *b)
 
 /* ---- SOLVE ---- */
 
+static void attested(void *arg, const struct err *e)
+{
+	struct build *b = arg;
+	b->attest = NULL;
+	if (b->replied) return;
+	if (e)
+		fail(b, e);
+	else
+		advance_ship(b);
+}
+
+static void advance_attest(struct build *b) { b->attest = attest_start(b, attested, b); }
+
 static void ref_evaluated(void *arg, struct snap *result, const struct err *e)
 {
 	struct build *b = arg;
@@ -173,7 +199,7 @@ static void ref_evaluated(void *arg, struct snap *result, const struct err *e)
 		fail(b, e);
 		return;
 	}
-	if (--b->evaluating == 0) advance_ship(b);
+	if (--b->evaluating == 0) advance_attest(b);
 }
 
 static void advance_solve(struct build *b)
@@ -185,7 +211,7 @@ static void advance_solve(struct build *b)
 		b->evaluating++;
 		ref_eval(b->result.refs.v[i].ref, ref_evaluated, b);
 	}
-	if (--b->evaluating == 0) advance_ship(b);
+	if (--b->evaluating == 0) advance_attest(b);
 }
 
 static void have_result(struct build *b, struct result *res, const struct err *e)
@@ -301,7 +327,7 @@ static int check(struct engine *g, const Control__SolveRequest *req, struct err 
 	if (check_version(req->compatibilityversion, e) < 0 || check_entitlements(&g->conf, req, e) < 0) return -1;
 	if (req->definition && req->definition->n_def && *req->frontend)
 		return err_set(e, CODE_UNKNOWN, "cannot solve with both Definition and Frontend specified");
-	return ship_check(req, e);
+	return ship_check(req, e) < 0 || attest_check(req, e) < 0 ? -1 : 0;
 }
 
 /* A copy of the request that lives as long as the build. */
@@ -314,6 +340,8 @@ static struct build *build_new(struct engine *g, const Control__SolveRequest *re
 	b->session = xstrdup(req->session);
 	b->frontend = xstrdup(req->frontend);
 	b->internal = req->internal;
+	b->memo.compat = req->compatibilityversion;
+	b->prov = prov_root_new(b);
 	b->arena = arena_new(0);
 	b->req_len = protobuf_c_message_get_packed_size(&req->base);
 	b->req = xmalloc(b->req_len);
@@ -322,8 +350,8 @@ static struct build *build_new(struct engine *g, const Control__SolveRequest *re
 	ensure(b->pb);
 	for (size_t i = 0; i < req->n_frontendattrs; i++) strvec_addf(&b->attrs, "%s=%s", req->frontendattrs[i]->key, req->frontendattrs[i]->value);
 	list_init(&b->readers);
-	list_add_tail(&g->builds, &b->all);
 	list_init(&b->nested);
+	list_add_tail(&g->builds, &b->all);
 	static const struct solve_build_ops ops = {.event = on_event};
 	b->solve = solve_build_new(g->conf.env->solver, &ops, b);
 	return b;
@@ -336,6 +364,7 @@ static void start(void *arg)
 	if (b->pb->definition && b->pb->definition->n_def) {
 		struct result res = {0};
 		struct result_ref x = {NULL, ref_new(b, b->pb->definition)};
+		prov_scope_ref(b->prov, x.ref);
 		vec_push(&res.refs, x);
 		have_result(b, &res, NULL);
 	} else if (*b->frontend) {

@@ -6,6 +6,7 @@
  *  3. A weak ETag counts as the strong one of that text.
  * Source: moby/buildkit source/http/source.go. */
 #include "ops/http_job.h"
+#include "ops/sig_job.h"
 #include "spec/url.h"
 
 #include <errno.h>
@@ -304,8 +305,9 @@ void http_job_sum(struct http_sum_job *j)
 		err_wrap(e, "failed to open http source payload");
 		return;
 	}
-	if (*j->sig_pubkey) {
-		err_set(e, CODE_UNIMPLEMENTED, "signatures of http sources are not verified by this daemon yet");
+	struct sig_data d = {.fd = fd};
+	if (*j->sig_pubkey && pgp_verify(&d, j->sig_signature, j->sig_pubkey, false, e) < 0) {
+		err_wrap(e, "failed to verify pgp signature");
 		return;
 	}
 	if (!j->algo) return;
