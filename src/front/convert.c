@@ -587,7 +587,8 @@ static void begin_stage(struct conv *c, struct stage *d)
 {
 	inherit(c, d);
 	d->dispatched = true;
-	if (!d->platform) d->platform = c->target;
+	/* of a context that brought no image nothing is known: the peer goes on with an empty platform, and so PATH is set */
+	if (!d->platform) d->platform = platform_dup(c->a, &(struct spec_platform){0});
 	if (!image_env_get(&d->image, "PATH") && !str_eq(d->platform->os, "windows"))
 		strs_add(c->a, &d->image.env, arena_printf(c->a, "PATH=%s", default_path(d->platform->os)));
 	for (size_t i = 0; i < d->image.env.n; i++) {
@@ -708,7 +709,7 @@ static int make_lint(struct conv *c, struct err *e)
 	if (c->f->cfg.check)
 		cfg = *c->f->cfg.check;
 	else if (ast_find_directive(c->a, "check", c->f->file.data, c->f->file.n, &d) &&
-		 lint_config_parse(c->a, d.value, &cfg, e) < 0)
+		 lint_config_parse(c->a, d.first, &cfg, e) < 0)
 		return err_wrap(e, "failed to parse check options");
 	c->lint = lint_new(c->a, &cfg, c->warn, c->warn_arg);
 	return 0;

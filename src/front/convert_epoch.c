@@ -2,6 +2,7 @@
  * commit or of an http source's Last-Modified header. A reproducible build without knowing the number.
  * Source: BuildKit frontend/dockerfile/dockerfile2llb/epoch.go, util/gitutil/gitobject. */
 #include "front/stage.h"
+#include "tar/tar.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 
 /* ---- times ---------------------------------------------------------------------------------------------------------- */
 
-static void set_epoch(struct conv *c, int64_t seconds, int offset_s)
+static void set_epoch(struct conv *c, int64_t seconds, long ns, int offset_s)
 {
 	time_t t = (time_t)(seconds + offset_s);
 	struct tm tm;
@@ -20,8 +21,14 @@ static void set_epoch(struct conv *c, int64_t seconds, int offset_s)
 	const char *zone = "Z";
 	int off = offset_s < 0 ? -offset_s : offset_s;
 	if (offset_s) zone = arena_printf(c->a, "%c%02d:%02d", offset_s < 0 ? '-' : '+', off / 3600, off / 60 % 60);
-	c->epoch = arena_printf(c->a, "%04d-%02d-%02dT%02d:%02d:%02d%s", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-				tm.tm_hour, tm.tm_min, tm.tm_sec, zone);
+	char fraction[12] = "";
+	if (ns) {
+		snprintf(fraction, sizeof fraction, ".%09ld", ns);
+		for (size_t n = strlen(fraction); fraction[n - 1] == '0';) fraction[--n] = 0;
+	}
+	c->epoch = arena_printf(c->a, "%04d-%02d-%02dT%02d:%02d:%02d%s%s", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+				tm.tm_hour, tm.tm_min, tm.tm_sec, fraction, zone);
+	c->epoch_ns = ns;
 	c->epoch_s = seconds;
 }
 
@@ -56,7 +63,58 @@ static int from_commit(struct conv *c, const struct front_answer *ans, struct er
 	}
 	int64_t seconds;
 	int offset;
-	if (committer_time(raw, &seconds, &offset)) set_epoch(c, seconds, offset);
+	if (committer_time(raw, &seconds, &offset)) set_epoch(c, seconds, 0, offset);
+	return FOUND;
+}
+
+/* ---- archives ------------------------------------------------------------------------------------------------------- */
+
+enum { MAX_ARCHIVE_GIB = 4 };
+
+/* The latest time of a file in the archive; none when the bytes are no archive. */
+static bool latest(const struct front_answer *ans, struct timespec *ret)
+{
+	struct tar_mem mem = {ans->data, ans->n};
+	_cleanup_tar_decomp_ struct tar_decomp *d = NULL;
+	_cleanup_err_ struct err err = ERR_INIT;
+	struct tar_entry t;
+	bool found = false;
+	int r;
+	if (tar_decomp_new(tar_in_mem(&mem), (int64_t)MAX_ARCHIVE_GIB << 30, &d, &err) < 0) return false;
+	_cleanup_tar_reader_ struct tar_reader *reader = tar_reader_new(tar_decomp_in(d));
+	while ((r = tar_read_next(reader, &t, &err)) > 0) {
+		if (t.type != TAR_REG && t.type != TAR_LINK) continue;
+		bool later = !found || t.mtime.tv_sec > ret->tv_sec ||
+			     (t.mtime.tv_sec == ret->tv_sec && t.mtime.tv_nsec > ret->tv_nsec);
+		if (later) *ret = t.mtime;
+		found = true;
+	}
+	return r == 0 && found;
+}
+
+static const char *attr_of(const Pb__SourceOp *src, const char *key)
+{
+	for (size_t i = 0; i < src->n_attrs; i++)
+		if (strcmp(src->attrs[i]->key, key) == 0) return src->attrs[i]->value;
+	return "";
+}
+
+static int from_archive(struct conv *c, const Pb__SourceOp *src, struct err *e)
+{
+	const char *filename = attr_of(src, "http.filename");
+	struct vertex *v = source_new(c->a, src->identifier, NULL);
+	Pb__Definition *def;
+	const struct front_answer *ans;
+	struct timespec t;
+	if (!*filename) return FOUND;
+	for (size_t i = 0; i < src->n_attrs; i++) source_attr(c->a, v, src->attrs[i]->key, src->attrs[i]->value);
+	if (front_marshal(c->f, vertex_output(c->a, v), NULL, &def, NULL, e) < 0) return -1;
+	if (front_ask_file(c->f, def, filename, 0, &ans) == PENDING) return PENDING;
+	if (err_is_set(&ans->err)) {
+		err_copy(e, &ans->err);
+		return -1;
+	}
+	if (latest(ans, &t)) set_epoch(c, t.tv_sec, t.tv_nsec, 0);
 	return FOUND;
 }
 
@@ -76,7 +134,10 @@ static int from_state(struct conv *c, const struct state *st, const char *log_na
 		return -1;
 	}
 	if (git && ans->n_commit) return from_commit(c, ans, e);
-	if (http && ans->has_last_modified) set_epoch(c, ans->last_modified, 0);
+	if (http && ans->has_last_modified)
+		set_epoch(c, ans->last_modified, 0, 0);
+	else if (http)
+		return from_archive(c, src, e);
 	return FOUND;
 }
 
@@ -215,7 +276,7 @@ int epoch_resolve(struct conv *c, const struct instr_file *df, struct err *e)
 	if (!v) v = env_get(c->global_args, KEY);
 	if (!v || (!*v && !map_has(&c->build_args, KEY))) return FOUND;
 	if (*v && go_int(v, 10, 64, &seconds, NULL) >= 0)
-		set_epoch(c, seconds, 0);
+		set_epoch(c, seconds, 0, 0);
 	else if (*v)
 		r = from_name(c, df, v, e);
 	if (r == FOUND) put_value(c);

@@ -352,7 +352,7 @@ static int make_workdir(struct conv *c, struct stage *d, const struct instr *in,
 	struct chown owner = {0};
 	const struct shell_env env = env_shell(d->state.env);
 	if (*d->image.user) owner = chown_parse(c->a, d->image.user);
-	action_mkdir(c->a, &l, wd, 0755, true, owner, c->epoch ? c->epoch_s * 1000000000 : -1);
+	action_mkdir(c->a, &l, wd, 0755, true, owner, c->epoch ? c->epoch_s * 1000000000 + c->epoch_ns : -1);
 	struct note note = stage_note(c, NULL, in->at);
 	note.platform = d->platform;
 	note_name(c->a, &note, stage_prefix(c, d, stage_expand_name(c, &c->shell, in->code, &env), d->platform, d->state.env));

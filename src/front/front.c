@@ -52,7 +52,7 @@ static bool check_caps(const char *req, struct err *e)
 /* ---- other frontends ------------------------------------------------------------------------------------------------ */
 
 /* docker/dockerfile in all its versions is what this frontend is. */
-static bool is_builtin(const char *ref)
+bool front_serves(const char *ref)
 {
 	_cleanup_spec_ref_ struct spec_ref r = {0};
 	if (spec_ref_parse(ref, &r, NULL) < 0) return false;
@@ -91,7 +91,7 @@ static bool check_syntax(struct front *f)
 	} else if (!ast_detect_syntax(f->a, f->file.data, f->file.n, &d)) {
 		return false;
 	}
-	if (is_builtin(d.first)) {
+	if (front_serves(d.first)) {
 		f->labs = is_labs(d.first);
 		return false;
 	}
@@ -119,7 +119,9 @@ int front_forward_error(const struct front_result *r, struct err *e)
 
 void result_meta(struct front *f, const char *key, const void *value, size_t n)
 {
-	struct front_kv kv = {arena_strdup(f->a, key), arena_memdup(f->a, value, n), n};
+	char *copy = arena_alloc(f->a, n + 1);
+	if (n) memcpy(copy, value, n);
+	struct front_kv kv = {arena_strdup(f->a, key), copy, n};
 	LLB_PUSH(f->a, f->res->n_metadata, f->res->metadata, kv);
 }
 

@@ -93,7 +93,7 @@ enum front_state {
 };
 struct front_kv {
 	const char *key;
-	const void *value;
+	const void *value; /* a NUL follows the n bytes */
 	size_t n;
 };
 struct front_attestation { /* an in-toto bundle: an SBOM that a scanner writes while the result is solved */
@@ -152,6 +152,9 @@ struct front_result {
  * as a Go error's, or UNIMPLEMENTED with FrontendCap and Subrequest details. After an error *ret holds the warnings that came
  * before it, and nothing else. */
 int front_convert(const struct front_input *in, struct arena *a, struct front_result *ret, struct err *e);
+/* Whether a frontend image is one whose place this frontend takes: docker/dockerfile in any version. Such a gateway.v0
+ * request needs no container: call front_convert with its options, "source" and "cmdline" among them. */
+bool front_serves(const char *image);
 /* After a forwarded frontend failed with *e: add what the built-in one says of it. Returns -1. */
 int front_forward_error(const struct front_result *r, struct err *e);
 #endif

@@ -83,6 +83,7 @@ struct conv {
 	struct outline outline;
 	const char *epoch; /* for history; NULL: none */
 	int64_t epoch_s;
+	long epoch_ns; /* behind the second */
 	struct stage **stages;
 	size_t n_stages;
 	struct map by_name;

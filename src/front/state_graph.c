@@ -93,6 +93,46 @@ static void count_place(struct walk *w, const struct vertex *v)
 	LLB_PUSH(w->arena, w->n_bare, w->bare, b);
 }
 
+static bool texts_valid(const ProtobufCMessage *m);
+
+static bool member_valid(const ProtobufCFieldDescriptor *fd, const void *member)
+{
+	if (fd->type == PROTOBUF_C_TYPE_STRING) {
+		const char *s = *(const char *const *)member;
+		return !s || utf8_valid(s, strlen(s));
+	}
+	const ProtobufCMessage *sub = fd->type == PROTOBUF_C_TYPE_MESSAGE ? *(const ProtobufCMessage *const *)member : NULL;
+	return !sub || texts_valid(sub);
+}
+
+/* A Dockerfile may hold any bytes; a message may not. */
+static bool texts_valid(const ProtobufCMessage *m)
+{
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *fd = &m->descriptor->fields[i];
+		const char *at = (const char *)m + fd->offset;
+		bool oneof = fd->flags & PROTOBUF_C_FIELD_FLAG_ONEOF;
+		if (fd->type != PROTOBUF_C_TYPE_STRING && fd->type != PROTOBUF_C_TYPE_MESSAGE) continue;
+		if (oneof && *(const uint32_t *)((const char *)m + fd->quantifier_offset) != fd->id) continue;
+		if (fd->label != PROTOBUF_C_LABEL_REPEATED) {
+			if (!member_valid(fd, at)) return false;
+			continue;
+		}
+		size_t n = *(const size_t *)((const char *)m + fd->quantifier_offset);
+		for (size_t k = 0; k < n; k++)
+			if (!member_valid(fd, *(const char *const *)at + k * sizeof(void *))) return false;
+	}
+	return true;
+}
+
+static void clean_names(struct arena *a, Pb__OpMetadata *m)
+{
+	for (size_t i = 0; i < m->n_description; i++) {
+		_cleanup_free_ char *s = utf8_clean(m->description[i]->value, strlen(m->description[i]->value));
+		m->description[i]->value = arena_strdup(a, s);
+	}
+}
+
 static int vertex_put(struct walk *w, struct vertex *v, struct err *e)
 {
 	struct arena *a = w->arena;
@@ -106,6 +146,8 @@ static int vertex_put(struct walk *w, struct vertex *v, struct err *e)
 		case VERTEX_MERGE: v->op = merge_op(a, v); break;
 		case VERTEX_IMPORT: break;
 		}
+	if (!texts_valid(&v->op->base)) return err_set(e, CODE_UNKNOWN, "string field contains invalid UTF-8");
+	clean_names(a, v->note.meta);
 	const struct source_file *f = v->note.file;
 	int file = f ? llb_def_file(w->def, f->filename, f->language, f->data, f->n, f->def) : -1;
 	v->digest = llb_def_add(w->def, v->op, v->note.meta, file, v->note.ranges, v->note.n_ranges);

@@ -19,8 +19,9 @@
 struct world {
 	const json_t *c;
 	struct front_answers *answers;
-	const char *wrong; /* a question that the peer does not ask like that */
 	char *note;
+	int rounds;       /* calls of front_convert */
+	size_t asked[20]; /* questions each of them had */
 };
 
 /* ---- answers -------------------------------------------------------------------------------------------------------- */
@@ -310,13 +311,15 @@ static json_t *run_case(struct world *w)
 	json_object_foreach(json_object_get(w->c, "input_defs"), k, v) inputs[in.n_inputs++] =
 		(struct front_named_def){k, input_def(v, a)};
 	for (int round = 0; !out; round++) {
-		assert_in_range(round, 0, 20);
+		assert_in_range(round, 0, 19);
+		w->rounds = round + 1;
 		if (front_convert(&in, a, &r, &e) < 0) {
 			out = error_json(&e, &r);
 		} else if (r.state != FRONT_ASKS) {
 			out = result_json(&r);
 		} else {
 			assert_true(r.n_questions > 0);
+			w->asked[w->rounds - 1] = r.n_questions;
 			for (size_t i = 0; i < r.n_questions; i++) answer(w, &r.questions[i]);
 		}
 	}
@@ -429,7 +432,7 @@ static bool differ(const char *path, const json_t *want, const json_t *got)
 
 static bool check_line(const char *line, const char *only)
 {
-	json_t *c = json_loads(line, 0, NULL);
+	json_t *c = json_loads(line, JSON_ALLOW_NUL, NULL);
 	assert_non_null(c);
 	bool ok = true;
 	if (!only || strcmp(text_of(c, "name"), only) == 0) {
@@ -466,6 +469,48 @@ static size_t check_file(const char *path, const char *only, size_t *ret_n)
 	return bad;
 }
 
+/* The Dockerfile and the ignore file first, then all images of all platforms at once. */
+static void test_rounds(void **state)
+{
+	static const char text[] = "{\"name\":\"rounds\",\"session\":\"s\",\"opts\":{\"platform\":\"linux/amd64,linux/"
+				   "arm64\"},\"meta\":{},\"files\":{"
+				   "\"local://dockerfile|Dockerfile\":\"FROM a\\nFROM b AS b\\nFROM c\\nCOPY --from=b x "
+				   "y\\nCOPY --from=d x y\\n\"},\"images\":{}}";
+	json_t *c = json_loads(text, 0, NULL);
+	struct world w = {.c = c, .answers = front_answers_new()};
+	json_t *got = run_case(&w);
+	assert_int_equal(w.rounds, 3);
+	assert_int_equal(w.asked[0], 4); /* Dockerfile, dockerfile, Dockerfile.dockerignore, .dockerignore */
+	assert_int_equal(w.asked[1], 6); /* b, c and d for two platforms; a is not needed */
+	assert_non_null(strstr(text_of(got, "error"), "the peer never asked"));
+	json_decref(got);
+	json_decref(c);
+	front_answers_free(w.answers);
+	free(w.note);
+}
+
+static void test_forward(void **state)
+{
+	static const char detail[] = "{}", url[] = "github.com/moby/buildkit/errdefs.Source+json";
+	struct front_result r = {.state = FRONT_FORWARD};
+	_cleanup_err_ struct err e = ERR_INIT;
+	assert_true(front_serves("docker/dockerfile:1.7-labs"));
+	assert_true(front_serves("docker.io/docker/dockerfile"));
+	assert_false(front_serves("docker/dockerfile2"));
+	assert_false(front_serves("ghcr.io/docker/dockerfile:1"));
+	r.forward.source_detail = detail;
+	r.forward.n_source_detail = 2;
+	err_set(&e, CODE_UNKNOWN, "boom");
+	assert_int_equal(front_forward_error(&r, &e), -1);
+	assert_non_null(err_detail_find(&e, url));
+	r.forward.error_prefix = "failed with build-arg:BUILDKIT_SYNTAX = x";
+	front_forward_error(&r, &e); /* it has a source already: left as it is */
+	assert_string_equal(e.msg, "boom");
+	err_set(&e, CODE_UNKNOWN, "boom");
+	front_forward_error(&r, &e);
+	assert_string_equal(e.msg, "failed with build-arg:BUILDKIT_SYNTAX = x: boom");
+}
+
 static void test_golden(void **state)
 {
 	size_t n;
@@ -480,6 +525,7 @@ int main(int argc, char **argv)
 		printf("%zu cases, %zu differ\n", n, bad);
 		return bad != 0;
 	}
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_rounds),
+					   cmocka_unit_test(test_forward)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
