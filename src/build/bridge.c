@@ -1,6 +1,7 @@
 /* LLBBridge: the requests of one frontend. References are known by their ids, per bridge. */
 #include "build/container.h"
 #include "build/platforms.h"
+#include "build/provenance.h"
 
 #include <string.h>
 
@@ -13,6 +14,7 @@ struct bridge *build_bridge_new(struct build *b)
 {
 	struct bridge *br = xnew(struct bridge);
 	br->build = b;
+	br->scope = b->prov;
 	list_init(&br->calls);
 	list_init(&br->streams);
 	return br;
@@ -130,6 +132,50 @@ static Gateway__Ref *ref_message(struct arena *a, struct bridge *b, const struct
 	return m;
 }
 
+static Gateway__Attestations *attestations_of(struct arena *a, Gateway__Result *m, char *key)
+{
+	for (size_t i = 0; i < m->n_attestations; i++)
+		if (!strcmp(m->attestations[i]->key, key)) return m->attestations[i]->value;
+	Gateway__Result__AttestationsEntry *en = arena_new_of(a, Gateway__Result__AttestationsEntry);
+	gateway__result__attestations_entry__init(en);
+	en->key = key;
+	en->value = arena_new_of(a, Gateway__Attestations);
+	gateway__attestations__init(en->value);
+	m->attestations[m->n_attestations++] = en;
+	return en->value;
+}
+
+static void attestation_message(struct arena *a, struct bridge *b, const struct result_attest *t, Gateway__Result *m)
+{
+	Gateway__Attestations *list = attestations_of(a, m, t->key);
+	Gateway__Attestation *x = arena_new_of(a, Gateway__Attestation);
+	gateway__attestation__init(x);
+	x->kind = t->bundle ? GATEWAY__ATTESTATION_KIND__Bundle : GATEWAY__ATTESTATION_KIND__InToto;
+	if (t->ref) x->ref = ref_message(a, b, t->ref);
+	x->path = t->path;
+	x->intotopredicatetype = t->predicate_type;
+	for (size_t i = 0; i < t->meta.n; i++) {
+		Gateway__Attestation__MetadataEntry *en = arena_new_of(a, Gateway__Attestation__MetadataEntry);
+		gateway__attestation__metadata_entry__init(en);
+		en->key = t->meta.v[i].key;
+		en->value = (ProtobufCBinaryData){t->meta.v[i].len, t->meta.v[i].data};
+		LLB_PUSH(a, x->n_metadata, x->metadata, en);
+	}
+	for (size_t i = 0; i < t->subjects.n; i++) {
+		const struct result_subject *s = &t->subjects.v[i];
+		Gateway__InTotoSubject *y = arena_new_of(a, Gateway__InTotoSubject);
+		gateway__in_toto_subject__init(y);
+		y->kind = s->raw ? GATEWAY__IN_TOTO_SUBJECT_KIND__Raw : GATEWAY__IN_TOTO_SUBJECT_KIND__Self;
+		if (s->name) y->name = s->name;
+		if (s->digest) {
+			const char *digest = s->digest;
+			LLB_PUSH(a, y->n_digest, y->digest, digest);
+		}
+		LLB_PUSH(a, x->n_intotosubjects, x->intotosubjects, y);
+	}
+	LLB_PUSH(a, list->n_attestation, list->attestation, x);
+}
+
 static void result_message(struct arena *a, struct bridge *b, const struct result *res, Gateway__Result *m)
 {
 	if (res->is_map) {
@@ -149,6 +195,8 @@ static void result_message(struct arena *a, struct bridge *b, const struct resul
 		m->result_case = GATEWAY__RESULT__RESULT_REF;
 		m->ref = ref_message(a, b, res->refs.n ? res->refs.v[0].ref : NULL);
 	}
+	m->attestations = arena_alloc(a, sizeof *m->attestations * (res->attests.n + 1));
+	for (size_t i = 0; i < res->attests.n; i++) attestation_message(a, b, &res->attests.v[i], m);
 	m->metadata = arena_alloc(a, sizeof *m->metadata * res->meta.n);
 	for (size_t i = 0; i < res->meta.n; i++) {
 		Gateway__Result__MetadataEntry *en = arena_new_of(a, Gateway__Result__MetadataEntry);
@@ -164,6 +212,8 @@ static void adopt(struct bridge *b, const struct result *res)
 {
 	for (size_t i = 0; i < res->refs.n; i++)
 		if (res->refs.v[i].ref && !map_has(&b->refs, res->refs.v[i].ref->id)) bridge_add(b, ref_hold(res->refs.v[i].ref));
+	for (size_t i = 0; i < res->attests.n; i++)
+		if (res->attests.v[i].ref && !map_has(&b->refs, res->attests.v[i].ref->id)) bridge_add(b, ref_hold(res->attests.v[i].ref));
 }
 
 struct solve_call {
@@ -252,6 +302,7 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 	if (*req->frontend) {
 		for (size_t i = 0; i < req->n_frontendopt; i++) strvec_addf(&s->opts, "%s=%s", req->frontendopt[i]->key, req->frontendopt[i]->value);
 		struct bridge *inputs = build_bridge_new(b->build); /* copied from by what is started */
+		inputs->scope = b->scope;
 		for (size_t i = 0; i < req->n_frontendinputs; i++)
 			if (req->frontendinputs[i]->value) bridge_add_input(inputs, req->frontendinputs[i]->key, req->frontendinputs[i]->value);
 		s->front = front_run_start(b->build, inputs, req->frontend, &s->opts, solve_frontend_done, s);
@@ -259,6 +310,7 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 		return;
 	}
 	struct result_ref x = {NULL, has_def ? ref_new(b->build, req->definition) : NULL};
+	prov_scope_ref(b->scope, x.ref);
 	vec_push(&s->result.refs, x);
 	solve_have_result(s);
 }
@@ -304,6 +356,23 @@ static int take_ref(struct bridge *b, const char *key, const Gateway__Ref *m, co
 	return 0;
 }
 
+static int take_attestation(struct bridge *b, const char *key, const Gateway__Attestation *m, struct result *res, struct err *e)
+{
+	bool bundle = m->kind == GATEWAY__ATTESTATION_KIND__Bundle;
+	struct ref *r = NULL;
+	if (m->ref && *m->ref->id && !(r = map_get(&b->refs, m->ref->id))) return err_set(e, CODE_UNKNOWN, "return reference %s not found", m->ref->id);
+	struct result_attest *a = result_attest_add(res, key, bundle, m->path, m->intotopredicatetype);
+	a->ref = r ? ref_hold(r) : NULL;
+	for (size_t i = 0; i < m->n_metadata; i++)
+		result_attest_meta(a, m->metadata[i]->key, m->metadata[i]->value.data, m->metadata[i]->value.len);
+	for (size_t i = 0; i < m->n_intotosubjects; i++) {
+		const Gateway__InTotoSubject *s = m->intotosubjects[i];
+		struct result_subject x = {s->kind == GATEWAY__IN_TOTO_SUBJECT_KIND__Raw, xstrdup(s->name), s->n_digest ? xstrdup(s->digest[0]) : NULL};
+		vec_push(&a->subjects, x);
+	}
+	return 0;
+}
+
 static int take_result(struct bridge *b, const Gateway__Result *m, struct result *res, struct err *e)
 {
 	switch (m->result_case) {
@@ -324,6 +393,11 @@ static int take_result(struct bridge *b, const Gateway__Result *m, struct result
 			if (take_ref(b, m->refsdeprecated->refs[i]->key, NULL, m->refsdeprecated->refs[i]->value, res, e) < 0) return -1;
 		break;
 	default: break;
+	}
+	for (size_t i = 0; i < m->n_attestations; i++) {
+		const Gateway__Attestations *list = m->attestations[i]->value;
+		for (size_t k = 0; list && k < list->n_attestation; k++)
+			if (take_attestation(b, m->attestations[i]->key, list->attestation[k], res, e) < 0) return -1;
 	}
 	for (size_t i = 0; i < m->n_metadata; i++)
 		result_meta_set(res, m->metadata[i]->key, m->metadata[i]->value.data, m->metadata[i]->value.len);

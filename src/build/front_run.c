@@ -2,6 +2,7 @@
  * time, until it asks nothing more. Its questions are answered by the requests of a bridge of its own, all at once.
  * gateway.v0 is a container: gateway_front.c. */
 #include "build/gateway_front.h"
+#include "build/provenance.h"
 #include "front/front.h"
 
 #include <stdio.h>
@@ -147,6 +148,7 @@ static void ask_file(struct question *q, const struct front_question *fq)
 {
 	struct front_run *f = q->run;
 	struct ref *r = bridge_add(f->bridge, ref_new(f->build, fq->def));
+	prov_scope_ref(f->bridge->scope, r);
 	q->path = xstrdup(fq->path);
 	q->ref_id = xstrdup(r->id);
 	q->offset = fq->offset;
@@ -278,13 +280,26 @@ static void warn(struct front_run *f, const struct front_warning *fw)
 	strvec_fini(&w.detail);
 }
 
+static void take_attestations(struct front_run *f, const struct front_ref *r, struct result *res)
+{
+	for (size_t i = 0; i < r->n_attestations; i++) {
+		const struct front_attestation *a = &r->attestations[i];
+		struct result_attest *x = result_attest_add(res, r->platform_id, true, a->path, a->predicate_type);
+		x->ref = ref_new(f->build, a->def);
+		prov_scope_ref(f->bridge->scope, x->ref);
+		for (size_t k = 0; k < a->n_metadata; k++) result_attest_meta(x, a->metadata[k].key, a->metadata[k].value, a->metadata[k].n);
+	}
+}
+
 static void take_result(struct front_run *f)
 {
 	struct result res = {.is_map = f->result.multi_platform};
 	for (size_t i = 0; i < f->result.n_refs; i++) {
 		const struct front_ref *r = &f->result.refs[i];
 		struct result_ref x = {f->result.multi_platform ? xstrdup(r->id) : NULL, r->def && r->def->n_def ? ref_new(f->build, r->def) : NULL};
+		prov_scope_ref(f->bridge->scope, x.ref);
 		vec_push(&res.refs, x);
+		take_attestations(f, r, &res);
 	}
 	for (size_t i = 0; i < f->result.n_metadata; i++)
 		result_meta_set(&res, f->result.metadata[i].key, f->result.metadata[i].value, f->result.metadata[i].n);
@@ -396,6 +411,7 @@ struct front_run *front_run_start(struct build *b, struct bridge *parent, const 
 	for (size_t i = 0; i < opts->n; i++)
 		if (!(builtin && !strcmp(frontend, "gateway.v0") && str_starts(opts->v[i], "source="))) strvec_add(&f->opts, opts->v[i]);
 	copy_inputs(f, parent);
+	f->bridge->scope = prov_scope_new(parent ? parent->scope : b->prov, builtin ? "dockerfile.v0" : frontend, &f->opts, parent);
 	f->input.opts = f->opts.v;
 	f->input.n_opts = f->opts.n;
 	f->input.session_id = f->session;

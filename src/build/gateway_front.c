@@ -8,6 +8,7 @@
  *  3. Behind done() and cancel nothing here touches the build: it may be gone.
  * Sources: moby/buildkit frontend/gateway/gateway.go; reference 04 §4. */
 #include "build/gateway_front.h"
+#include "build/provenance.h"
 #include "build/gateway_front_job.h"
 #include "ops/mounts.h"
 
@@ -492,6 +493,7 @@ static void evaluated(void *arg, struct snap *result, const struct err *e)
 static void evaluate(struct gateway_front *g)
 {
 	g->ref = ref_new(g->build, g->def);
+	prov_scope_ref(g->bridge->scope, g->ref);
 	ref_eval(g->ref, evaluated, g);
 }
 

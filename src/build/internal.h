@@ -23,6 +23,8 @@ struct ref {
 	struct err error;
 	VEC(struct ref_wait) waits;
 	unsigned refs;
+	struct solve_node **nodes;  /* one a node of the graph */
+	struct prov_scope *scope;   /* that it was made in; NULL: none */
 };
 struct ref *ref_new(struct build *b, const Pb__Definition *def /* NULL: scratch */);
 struct ref *ref_hold(struct ref *r);
@@ -43,19 +45,37 @@ struct result_meta {
 	uint8_t *data;
 	size_t len;
 };
+struct result_subject { /* of an attestation */
+	bool raw;
+	char *name, *digest;
+};
+struct provenance;
+struct result_attest {
+	char *key; /* platform id */
+	bool bundle;
+	struct ref *ref; /* NULL: none */
+	char *path, *predicate_type;
+	VEC(struct result_subject) subjects;
+	VEC(struct result_meta) meta;
+	struct provenance *provenance; /* the daemon's own; NULL: a frontend's */
+};
 struct result {
+	VEC(struct result_attest) attests;
 	VEC(struct result_ref) refs;
 	VEC(struct result_meta) meta;
 	bool is_map;
 };
 void result_fini(struct result *r);
 void result_copy(struct result *dst, const struct result *src);
+struct result_attest *result_attest_add(struct result *r, const char *key, bool bundle, const char *path, const char *predicate_type);
+void result_attest_meta(struct result_attest *a, const char *key, const void *p, size_t n);
 const struct result_meta *result_meta_find(const struct result *r, const char *key);
 void result_meta_set(struct result *r, const char *key, const void *p, size_t n);
 
 /* Answers to one frontend: the references it may name, its inputs, where its Return goes. */
 struct bridge {
 	struct build *build;
+	struct prov_scope *scope; /* the request it serves */
 	struct map refs; /* id -> struct ref * (held) */
 	struct map inputs; /* name -> struct packed * */
 	bool returned, gone;
@@ -92,6 +112,8 @@ struct build {
 	struct arena *arena;
 	Control__SolveRequest *pb; /* in arena */
 	struct front_run *front;
+	struct attest_run *attest;
+	struct prov_scope *prov; /* root scope; NULL once all is let go */
 	struct list nested; /* struct ops_nested: graphs that its steps brought */
 	struct ship_run_all *ship;
 	size_t evaluating;

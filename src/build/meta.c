@@ -1,5 +1,6 @@
 /* ResolveSourceMeta and ResolveImageConfig: what a name means now. A vertex of the build shows it. */
 #include "build/bridge.h"
+#include "build/provenance.h"
 
 #include <string.h>
 
@@ -10,6 +11,8 @@ struct meta_call {
 	struct ops_git_get *git;
 	struct build_vertex *vertex;
 	char *identifier, *ref;
+	bool has_asked;
+	struct spec_platform asked; /* the platform that was asked for */
 	bool legacy, no_config;
 	struct arena *arena; /* NULL, or of src and op */
 	struct llb_source src;
@@ -19,6 +22,7 @@ struct meta_call {
 
 static void meta_free(struct meta_call *m)
 {
+	if (m->has_asked) spec_platform_fini(&m->asked);
 	free(m->identifier);
 	free(m->ref);
 	buf_fini(&m->suffix);
@@ -65,6 +69,7 @@ static void got_image(void *arg, struct ops_image *image, const struct err *e)
 		err_fini(&wrapped);
 		return;
 	}
+	prov_scope_image(m->c.bridge->scope, m->identifier, m->has_asked ? &m->asked : NULL, image->top_digest);
 	ProtobufCBinaryData config = {image->config_len, (uint8_t *)image->config};
 	if (m->legacy) {
 		Gateway__ResolveImageConfigResponse r = GATEWAY__RESOLVE_IMAGE_CONFIG_RESPONSE__INIT;
@@ -130,6 +135,8 @@ static void resolve_image(struct bridge *b, const struct image_question *q, stru
 	m->c.busy = true;
 	m->ref = spec_ref_format(&ref);
 	m->identifier = xasprintf("%s://%s", q->store ? "oci-layout" : "docker-image", m->ref);
+	m->has_asked = q->platform && *q->platform->os;
+	if (m->has_asked) spec_platform_copy(&m->asked, &p);
 	m->legacy = q->legacy;
 	m->no_config = q->no_config;
 	if (q->req && q->store) keep_op(m, q->req->source);

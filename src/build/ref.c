@@ -1,6 +1,6 @@
 /* Lazy references: loaded into the solver when somebody needs the result, then held as long as a frontend or the build may
  * name them. */
-#include "build/internal.h"
+#include "build/provenance.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +33,7 @@ void ref_drop(struct ref *r)
 	ops_graph_unref(r->graph);
 	err_fini(&r->error);
 	vec_fini(&r->waits);
+	free(r->nodes);
 	free(r->def);
 	free(r);
 }
@@ -89,7 +90,8 @@ static int add_nodes(struct ref *r, struct err *e)
 		if (r->output >= max_of(llb_op_outputs(g->nodes[g->root.node].op), (size_t)1))
 			rc = err_set(e, CODE_UNKNOWN, "failed to load LLB: the result names output %zu, which its vertex does not have", r->output);
 	}
-	free(nodes);
+	free(r->nodes);
+	r->nodes = nodes;
 	return rc;
 }
 
@@ -150,6 +152,7 @@ static void evaluated(void *arg, struct snap *result, const struct err *e)
 	} else {
 		r->done = true;
 		r->result = result;
+		prov_ref_done(r);
 	}
 	tell_soon(r);
 }

@@ -1,5 +1,6 @@
 /* The exporters of a build, one after the other, each in a vertex of its own; what they answer is merged. */
 #include "build/platforms.h"
+#include "build/provenance.h"
 #include "ship/ship.h"
 
 #include <stdio.h>
@@ -104,6 +105,38 @@ static void status(void *arg, const struct prog_status *st)
 	if (s->vertex) build_vertex_status(s->vertex, st);
 }
 
+/* Borrowed from the result. */
+static struct ship_attest *attestations(const struct build *b, size_t *ret_n)
+{
+	size_t n = b->result.attests.n;
+	struct ship_attest *v = xcalloc(n, sizeof *v);
+	for (size_t i = 0; i < n; i++) {
+		const struct result_attest *a = &b->result.attests.v[i];
+		struct ship_attest_subject *subjects = xcalloc(a->subjects.n, sizeof *subjects);
+		struct ship_meta *meta = xcalloc(a->meta.n, sizeof *meta);
+		for (size_t k = 0; k < a->subjects.n; k++)
+			subjects[k] = (struct ship_attest_subject){a->subjects.v[k].raw, a->subjects.v[k].name, a->subjects.v[k].digest};
+		for (size_t k = 0; k < a->meta.n; k++) meta[k] = (struct ship_meta){a->meta.v[k].key, a->meta.v[k].data, a->meta.v[k].len};
+		v[i] = (struct ship_attest){.key = a->key, .path = a->path, .predicate_type = a->predicate_type, .bundle = a->bundle,
+					    .empty_ref = a->ref && !a->ref->result, .snap = a->ref ? a->ref->result : NULL,
+					    .subjects = subjects, .n_subjects = a->subjects.n, .meta = meta, .n_meta = a->meta.n};
+		if (!a->provenance) continue;
+		v[i].content = provenance_write;
+		v[i].content_arg = a->provenance;
+	}
+	*ret_n = n;
+	return v;
+}
+
+static void attestations_free(struct ship_attest *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free((void *)v[i].subjects);
+		free((void *)v[i].meta);
+	}
+	free(v);
+}
+
 static void start(struct ship_run_all *s)
 {
 	struct build *b = s->build;
@@ -112,21 +145,28 @@ static void start(struct ship_run_all *s)
 	s->vertex = build_vertex_start(b, id, ship_vertex_name(type));
 	size_t n = b->result.refs.n;
 	struct ship_ref *refs = xcalloc(n, sizeof *refs);
+	struct result_platforms ps = {0};
+	bool has_ps = result_platforms(&b->result, &b->engine->conf.platforms[0], &ps, NULL) >= 0;
 	for (size_t i = 0; i < n; i++) {
 		const struct result_ref *r = &b->result.refs.v[i];
-		refs[i] = (struct ship_ref){r->key, r->ref ? r->ref->result : NULL};
+		refs[i] = (struct ship_ref){r->key, r->ref ? r->ref->result : NULL, r->key};
+		if (!r->key && has_ps && ps.n) refs[i].platform = ps.v[0].id;
 	}
+	size_t n_attests;
+	struct ship_attest *attests = attestations(b, &n_attests);
 	struct ship_meta *meta = xcalloc(b->result.meta.n, sizeof *meta);
 	for (size_t i = 0; i < b->result.meta.n; i++)
 		meta[i] = (struct ship_meta){b->result.meta.v[i].key, b->result.meta.v[i].data, b->result.meta.v[i].len};
 	struct ship_req req = {.env = b->engine->conf.env, .type = type, .index = (unsigned)s->at, .refs = refs, .n_refs = n,
-			       .is_map = b->result.is_map, .meta = meta, .n_meta = b->result.meta.n, .sessions = sessions,
+			       .is_map = b->result.is_map, .meta = meta, .n_meta = b->result.meta.n, .attests = attests, .n_attests = n_attests, .sessions = sessions,
 			       .compatibility_version = b->pb->compatibilityversion, .status = status, .done = exported, .arg = s};
 	req.n_sessions = build_sessions(b, sessions, OPS_SESSIONS_MAX);
 	struct ship_kv *kv = exporter_attrs(b->pb, s->at, &req.n_attrs);
 	req.attrs = kv;
 	s->current = ship_start(&req);
 	free(kv);
+	attestations_free(attests, n_attests);
+	if (has_ps) result_platforms_fini(&ps);
 	free(refs);
 	free(meta);
 }
