@@ -40,7 +40,10 @@ check-rooms:
 format:
 	@tools/format
 
+# Below PREFIX; DESTDIR is honoured.
 install: build
+	$(MESON) configure $(REL) -Dprefix=$(PREFIX)
+	@$(NINJA) -C $(REL) build.ninja
 	$(MESON) install -C $(REL) --no-rebuild --strip
 
 clean:
