@@ -31,6 +31,20 @@ static size_t size_of(ProtobufCType t)
 	}
 }
 
+/* "proxy_env" -> "proxyEnv", as protoc derives it. */
+static void put_name(struct json_w *w, const char *name)
+{
+	char out[64];
+	size_t n = 0;
+	bool up = false;
+	for (; *name && n < sizeof out - 1; name++) {
+		if (*name != '_') out[n++] = up && *name >= 'a' && *name <= 'z' ? (char)(*name - 'a' + 'A') : *name;
+		up = *name == '_';
+	}
+	out[n] = 0;
+	json_key(w, out);
+}
+
 static void quoted_int(struct json_w *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void quoted_int(struct json_w *w, const char *fmt, ...)
 {
@@ -105,7 +119,7 @@ static void repeated(struct json_w *w, const ProtobufCFieldDescriptor *f, const 
 	size_t n = *(const size_t *)member(m, f->quantifier_offset);
 	const char *v = *(const char *const *)member(m, f->offset);
 	if (!n) return;
-	json_key(w, f->name);
+	put_name(w, f->name);
 	if (is_map_entry(f)) {
 		map_field(w, f, (const ProtobufCMessage *const *)v, n);
 		return;
@@ -142,7 +156,7 @@ void protojson(struct json_w *w, const ProtobufCMessage *m)
 		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
 			repeated(w, f, m);
 		} else if (!is_absent(f, m)) {
-			json_key(w, f->name);
+			put_name(w, f->name);
 			value(w, f, member(m, f->offset));
 		}
 	}
