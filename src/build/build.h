@@ -27,6 +27,7 @@ struct build_reply {
 struct engine_conf {
 	struct db *db;
 	struct ops_env *env; /* build_sessions, nested_start and nested_cancel are set by engine_new */
+	const char *provenance_dir; /* JSON files that are added to provenance; NULL: none. Read by engine_new */
 	const char *worker_id, *version, *revision, *dockerfile_version;
 	const struct strvec *labels; /* "k=v" */
 	const struct spec_platform *platforms;

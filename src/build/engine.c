@@ -1,5 +1,5 @@
 /* The engine: which builds there are, who waits for one, the worker as the API shows it. */
-#include "build/internal.h"
+#include "build/provenance.h"
 
 #include <string.h>
 
@@ -24,6 +24,7 @@ struct engine *engine_new(const struct engine_conf *conf)
 	list_init(&g->builds);
 	list_init(&g->waits);
 	list_init(&g->reader_waits);
+	g->provenance_env = prov_env_load(conf->provenance_dir);
 	g->collect = collect_new(g);
 	g->history = history_new(g);
 	return g;
@@ -33,6 +34,7 @@ void engine_free(struct engine *g)
 {
 	history_free(g->history);
 	collect_free(g->collect);
+	json_decref(g->provenance_env);
 	free(g);
 }
 

@@ -137,6 +137,7 @@ struct engine {
 	void *idle_arg;
 	struct history *history;
 	struct collect *collect;
+	struct json_t *provenance_env; /* see provenance_env.c */
 };
 
 struct build *engine_find(struct engine *g, const char *ref);

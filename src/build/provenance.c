@@ -634,6 +634,7 @@ static int write_v1(struct writing *x, struct err *e)
 	build_config(x);
 	json_kstr(w, "builderPlatform", x->platform);
 	json_kstr_omit(w, "dockerfileVersion", dockerfile_version(p));
+	prov_env_write(w, p->build->engine->provenance_env);
 	json_obj_end(w);
 	json_obj_end(w);
 	json_key(w, "runDetails");
@@ -681,6 +682,7 @@ static int write_v02(struct writing *x, struct err *e)
 	json_obj(w);
 	json_kstr(w, "platform", x->platform);
 	json_kstr_omit(w, "dockerfileVersion", dockerfile_version(p));
+	prov_env_write(w, p->build->engine->provenance_env);
 	json_obj_end(w);
 	json_obj_end(w);
 	build_config(x);

@@ -8,6 +8,8 @@
  * Source: moby/buildkit solver/llbsolver/{provenance,provenance_store}.go, solver/llbsolver/provenance. */
 #include "build/internal.h"
 
+#include <jansson.h>
+
 struct prov_image {
 	char *ref, *digest;
 	bool local, has_platform;
@@ -95,6 +97,10 @@ struct provenance *provenance_new(struct build *b, struct ref *r, const char *ke
 void provenance_free(struct provenance *p);
 int provenance_write(void *provenance, struct buf *ret, struct err *e); /* indented JSON */
 const char *provenance_type(const struct provenance *p);
+
+/* ---- provenance_env.c: what the operator adds; never NULL ---- */
+json_t *prov_env_load(const char *dir);
+void prov_env_write(struct json_w *w, const json_t *env); /* members of an object that is open */
 
 /* ---- attest.c: what the request wants ---- */
 int attest_check(const Control__SolveRequest *req, struct err *e); /* before anything runs */

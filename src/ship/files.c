@@ -6,7 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-static bool split(const struct ship_run *r) { return r->req.is_map && (r->opts.has_split ? r->opts.split : true); }
+static bool split(const struct ship_run *r) { return r->opts.has_split ? r->opts.split : r->req.is_map; }
 
 static char *top_dir(const char *key)
 {
@@ -53,7 +53,7 @@ static void dir_progress(void *arg, uint64_t bytes)
 {
 	struct ship_run *r = arg;
 	if (!r->req.status) return;
-	const char *key = r->at < r->n_refs && split(r) ? r->refs[r->at].key : NULL;
+	const char *key = r->at < r->n_refs && split(r) ? r->refs[r->at].platform : NULL;
 	_cleanup_free_ char *id = key ? xasprintf("copying files %s", key) : xstrdup("copying files");
 	struct prog_status s = {.id = id, .name = "transferring", .current = (int64_t)bytes, .started = r->since};
 	if (r->sent) s.completed = time_now();
@@ -95,7 +95,7 @@ static void opened(struct loop_job *j)
 	}
 	struct timespec epoch;
 	bool has_epoch = epoch_of(r, &epoch);
-	_cleanup_free_ char *top = split(r) && r->refs[r->at].key ? top_dir(r->refs[r->at].key) : NULL;
+	_cleanup_free_ char *top = split(r) && r->refs[r->at].platform ? top_dir(r->refs[r->at].platform) : NULL;
 	free(r->top);
 	r->top = take_ptr(top);
 	r->send_root = (struct sess_send_root){.fd = r->root_fd, .top = r->top};
@@ -217,7 +217,7 @@ static void start_tar(struct ship_run *r)
 	t->parts = xcalloc(r->n_refs, sizeof *t->parts);
 	for (size_t i = 0; i < r->n_refs; i++) {
 		struct snap *s = r->refs[i].snap;
-		_cleanup_free_ char *top = split(r) && r->refs[i].key ? top_dir(r->refs[i].key) : NULL;
+		_cleanup_free_ char *top = split(r) && r->refs[i].platform ? top_dir(r->refs[i].platform) : NULL;
 		t->parts[t->n++] = (struct tar_part){s ? snap_view_new(s) : snap_view_empty(r->req.env->snaps), top ? xasprintf("%s/", top) : xstrdup(""),
 						    attest_new(r, i)};
 	}

@@ -38,7 +38,7 @@ char *ship_purl(const char *type, const char *ref, const struct spec_platform *p
 	if (!r.digest) spec_ref_tag_name_only(&r);
 	_cleanup_free_ char *name = spec_ref_familiar_name(&r), *p = NULL;
 	buf_addf(&b, "pkg:%s/", type);
-	escape(&b, name, strlen(name), "/:$&+=");
+	escape(&b, name, strlen(name), "/");
 	if (r.tag) {
 		buf_addc(&b, '@');
 		escape(&b, r.tag, strlen(r.tag), ":");
