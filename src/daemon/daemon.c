@@ -206,6 +206,7 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	add_platforms(d);
 	add_labels(d);
 	struct engine_conf ec = {
+		.provenance_dir = d->conf->provenance_env_dir,
 		.db = d->db,
 		.env = &d->env,
 		.worker_id = d->worker_id,
