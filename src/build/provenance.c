@@ -518,6 +518,15 @@ struct layers {
 };
 static int by_layers(const void *a, const void *b) { return strcmp(((const struct layers *)a)->step, ((const struct layers *)b)->step); }
 
+/* The result of an edge that is loaded; of a cached step's input it is not. */
+static struct snap *loaded(const struct provenance *p, const struct llb_graph *g, size_t i, size_t k)
+{
+	if (i == g->n_nodes) return p->ref->result;
+	const struct llb_edge *edge = &g->nodes[i].inputs[k];
+	if (solve_node_phase(p->ref->nodes[edge->node], (size_t)edge->output) != SOLVE_DONE) return NULL;
+	return solve_input(p->ref->nodes[i], k);
+}
+
 /* Results by step and output: the reference's own, and those its steps had as inputs. */
 static void write_layers(struct json_w *w, const struct provenance *p, const struct steps *s)
 {
@@ -527,7 +536,7 @@ static void write_layers(struct json_w *w, const struct provenance *p, const str
 		size_t inputs = i < g->n_nodes ? min_of(g->nodes[i].op->n_inputs, solve_input_count(p->ref->nodes[i])) : 1;
 		for (size_t k = 0; k < inputs; k++) {
 			const struct llb_edge *edge = i < g->n_nodes ? &g->nodes[i].inputs[k] : &g->root;
-			struct snap *snap = i < g->n_nodes ? solve_input(p->ref->nodes[i], k) : p->ref->result;
+			struct snap *snap = loaded(p, g, i, k);
 			ptrdiff_t of = op_of(s, g->nodes[edge->node].client_digest);
 			if (of < 0 || !s->step[of] || !has_blobs(snap)) continue;
 			struct layers x = {.snap = snap};
