@@ -85,6 +85,7 @@ struct conf {
 		int64_t platforms_max_age_ns, max_registry_concurrency;
 	} system; /* INT64_MIN: unset */
 	bool save_cache_debug;
+	int64_t idle_exit_ns; /* --idle-exit; 0: never */
 };
 
 /* ---- command line ---- */

@@ -5,7 +5,7 @@
 #include <grp.h>
 #include <stdio.h>
 
-enum special { KEY, CONFIG, HELP, VERSION, DEBUG, TRACE, GROUP, KEEP, ROOTLESS, SAVE_DEBUG, NOTHING };
+enum special { KEY, CONFIG, HELP, VERSION, DEBUG, TRACE, GROUP, KEEP, ROOTLESS, SAVE_DEBUG, IDLE_EXIT, NOTHING };
 struct flag {
 	const char *name, *key; /* key: path of the row; NULL for special ones */
 	enum special special;
@@ -36,6 +36,7 @@ static const struct flag flags[] = {
 	{"otel-socket-path", "otel/socketPath", KEY, 's', NULL, false, "OTEL collector trace socket path"},
 	{"cdi-disabled", "cdi/disabled", KEY, 'b', NULL, false, "disables support of the Container Device Interface (CDI)"},
 	{"cdi-spec-dir", "cdi/specDirs", KEY, 'l', NULL, false, "list of directories to scan for CDI spec files"},
+	{"idle-exit", NULL, IDLE_EXIT, 's', NULL, false, "leave when no build ran and no client was connected for this long (e.g. 60s)"},
 	{"save-cache-debug", NULL, SAVE_DEBUG, 'b', NULL, false, "enable saving cache debug info"},
 #define WORKER_FLAGS(w, p, key, hide)                                                                                      \
 	{p "-worker", key "/enabled", KEY, 's', NULL, hide, "enable " w " workers (true/false/auto) (default: \"auto\")"}, \
@@ -269,6 +270,9 @@ static int apply_special(struct conf *c, const struct flag *f, const char *v, st
 		return 0;
 	case ROOTLESS: c->oci.rootless = b; return 0;
 	case SAVE_DEBUG: c->save_cache_debug = b; return 0;
+	case IDLE_EXIT:
+		if (duration_parse(v, &c->idle_exit_ns, e) < 0) return err_wrap(e, "invalid value for flag -idle-exit");
+		return 0;
 	case GROUP: return *v ? set_group(c, v, e) : 0;
 	case KEEP: return set_keep(&c->oci, v, e);
 	default: return 0;

@@ -1,15 +1,15 @@
 /* Wiring: what is opened, in which order, and closed in the reverse one. */
 #include "daemon/daemon.h"
+#include "daemon/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/utsname.h>
 
-enum { TRIM_EVERY_MS = 30000, TRIM_IDLE_MS = 60000 };
+enum { TRIM_FIRST_MS = 300, TRIM_EVERY_MS = 30000, TRIM_IDLE_MS = 60000 };
 
 /* ---- the root: one daemon at a time ---- */
 
@@ -155,7 +155,7 @@ static void trim(void *arg)
 {
 	struct daemon *d = arg;
 	reg_client_trim(d->env.reg, TRIM_IDLE_MS);
-	if (!engine_running(d->engine)) malloc_trim(0);
+	if (!engine_running(d->engine)) memory_give_back();
 }
 
 static struct wire_conn *serve_frontend(void *arg, struct bridge *b, int rfd, int wfd, void (*closed)(void *closed_arg), void *closed_arg,
@@ -227,8 +227,29 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	};
 	d->engine = engine_new(&ec);
 	d->serve = serve_new(d->engine, d->sessions, d->blobs);
-	loop_timer_start(d->loop, &d->trim, TRIM_EVERY_MS, TRIM_EVERY_MS, trim, d);
+	loop_timer_start(d->loop, &d->trim, TRIM_FIRST_MS, TRIM_EVERY_MS, trim, d);
 	return 0;
+}
+
+/* ---- --idle-exit: an embedded daemon leaves when nobody needs it ---- */
+
+static void conn_closed(void *arg, const struct err *why) { ((struct daemon *)arg)->connections--; }
+
+static void conn_opened(void *arg, struct wire_conn *c)
+{
+	struct daemon *d = arg;
+	d->connections++;
+	wire_conn_on_closed(c, conn_closed, d);
+}
+
+static void check_idle(void *arg)
+{
+	struct daemon *d = arg;
+	int64_t now = time_mono_ns();
+	if (engine_running(d->engine) || d->connections || !d->busy_ns) d->busy_ns = now;
+	if (now - d->busy_ns < d->conf->idle_exit_ns) return;
+	log_info("idle: leaving");
+	loop_stop(d->loop);
 }
 
 int daemon_listen(struct daemon *d, struct err *e)
@@ -236,7 +257,7 @@ int daemon_listen(struct daemon *d, struct err *e)
 	const struct conf *c = d->conf;
 	struct wire_tls tls = {non_empty(c->grpc.tls.ca), non_empty(c->grpc.tls.cert), non_empty(c->grpc.tls.key), NULL};
 	struct wire_listen_opts o = {.handler = serve_control(d->serve), .mode = 0660, .uid = (uid_t)c->grpc.uid, .gid = (gid_t)c->grpc.gid,
-				     .tls = tls.cert ? &tls : NULL};
+				     .tls = tls.cert ? &tls : NULL, .on_conn = conn_opened, .arg = d};
 	for (size_t i = 0; i < c->grpc.address.n; i++) {
 		struct wire_listener *l;
 		const char *addr = c->grpc.address.v[i];
@@ -248,6 +269,7 @@ int daemon_listen(struct daemon *d, struct err *e)
 		vec_push(&d->listeners, l);
 		log_info("running server on %s", wire_listener_addr(l));
 	}
+	if (c->idle_exit_ns > 0) loop_timer_start(d->loop, &d->idle, 1000, 1000, check_idle, d);
 	return 0;
 }
 

@@ -25,8 +25,9 @@ struct daemon {
 	char *worker_id;
 	bool stopping;
 	struct loop_timer trim, flush;
-	uint64_t idle_exit_ms; /* 0: never */
 	struct loop_timer idle;
+	size_t connections;
+	int64_t busy_ns; /* when it was last seen busy; for --idle-exit */
 };
 /* Takes conf. Opens everything below conf->root; blocks. */
 int daemon_open(struct daemon *d, struct conf *conf, struct err *e);

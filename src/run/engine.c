@@ -253,6 +253,26 @@ struct net_ns *engine_ns_take(struct run_engine *g)
 
 void engine_ns_give(struct run_engine *g, struct net_ns *ns) { ns_put(g, ns); }
 
+/* ---- which runtime works: found out beside the daemon's start; runs wait for it ---- */
+static void probe_work(struct loop_job *j)
+{
+	struct run_engine *g = container_of(j, struct run_engine, probe);
+	probe_sweep(&g->facts, g->state_dir);
+	probe_runtime(&g->facts, g->state_dir, g->wanted_runtime, &g->probe_err);
+}
+
+static void probe_done(struct loop_job *j)
+{
+	struct run_engine *g = container_of(j, struct run_engine, probe);
+	g->probed = true;
+	if (err_is_set(&g->probe_err)) log_error("%s", g->probe_err.msg);
+	while (!list_empty(&g->waiting)) {
+		struct list *link = g->waiting.next;
+		list_del(link);
+		run_probed(link);
+	}
+}
+
 /* ---- open and close ---- */
 int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct run_engine **ret, struct err *e)
 {
@@ -262,6 +282,7 @@ int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct r
 	g->loop = l;
 	g->pool_size = c.cni_pool_size;
 	list_init(&g->idle_ns);
+	list_init(&g->waiting);
 	g->read_buf = xmalloc(READ_BYTES);
 	c.state_dir = state_dir;
 	signal(SIGPIPE, SIG_IGN); /* libuv writes to pipes whose reader may have gone */
@@ -270,10 +291,13 @@ int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct r
 		goto fail;
 	}
 	if (path_mkdirs(state_dir, 0711, e) < 0 || set_facts(&g->facts, &c, e) < 0) goto fail;
-	probe_sweep(&g->facts, state_dir);
-	if (probe_runtime(&g->facts, state_dir, str_empty(c.runtime) ? NULL : c.runtime, e) < 0) goto fail;
+	g->state_dir = xstrdup(state_dir);
+	g->wanted_runtime = str_empty(c.runtime) ? NULL : xstrdup(c.runtime);
 	if (set_network(g, &c, e) < 0) goto fail;
 	cni_sweep(g->facts.cni, g->facts.net_dir);
+	g->probe.work = probe_work;
+	g->probe.done = probe_done;
+	loop_job_start(l, &g->probe, LOOP_NET);
 	fill(g);
 	*ret = g;
 	return 0;
@@ -286,6 +310,7 @@ void run_engine_close(struct run_engine *g)
 {
 	if (!g) return;
 	ensure(g->n_runs == 0);
+	while (g->probe.loop && !g->probed) uv_run(loop_uv(g->loop), UV_RUN_ONCE); /* its job uses g */
 	loop_timer_stop(&g->ns_timer);
 	LIST_EACH(&g->idle_ns, struct net_ns, ns, link)
 	{
@@ -293,6 +318,9 @@ void run_engine_close(struct run_engine *g)
 		cni_detach(g->facts.cni, ns);
 	}
 	facts_fini(&g->facts);
+	err_fini(&g->probe_err);
+	free(g->wanted_runtime);
+	free(g->state_dir);
 	free(g->read_buf);
 	free(g);
 }

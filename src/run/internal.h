@@ -156,7 +156,14 @@ struct run_engine {
 	size_t n_runs, n_jobs;
 	char *read_buf;
 	char *bridge_name;
+	/* the runtime is looked for in a job; `facts` of it are set once probed */
+	struct loop_job probe;
+	char *state_dir, *wanted_runtime;
+	bool probed;
+	struct err probe_err;
+	struct list waiting; /* runs that wait for it */
 };
+void run_probed(struct list *link); /* run.c: a waiting run may start, or fails with probe_err */
 struct net_ns *engine_ns_take(struct run_engine *g); /* NULL: none ready */
 void engine_ns_give(struct run_engine *g, struct net_ns *ns);
 

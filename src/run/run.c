@@ -31,6 +31,7 @@ struct run {
 	struct box box;
 	struct exec_box xbox;
 	struct list execs, link; /* link: in container->execs */
+	struct list probe_link;  /* in engine->waiting */
 	unsigned exec_seq;
 	struct loop_child child, killer;
 	bool child_running, killer_running, started, killed, done, new_ns;
@@ -442,6 +443,13 @@ static struct run *new_run(struct run_engine *g, const struct run_ops *ops, void
 	return r;
 }
 
+static void no_runtime(void *arg)
+{
+	struct run *r = arg;
+	err_copy(&r->box.err, &r->g->probe_err);
+	prepared(&r->box.job);
+}
+
 int run_start(struct run_engine *g, const struct run_spec *spec, const struct run_ops *ops, void *user, struct run **ret,
 	      struct err *e)
 {
@@ -465,9 +473,23 @@ int run_start(struct run_engine *g, const struct run_spec *spec, const struct ru
 			      .wants_netns = g->facts.cni && spec->net == RUN_NET_DEFAULT};
 	if (r->box.wants_netns && str_empty(spec->hostname)) r->box.netns = engine_ns_take(g);
 	r->new_ns = r->box.wants_netns && !r->box.netns;
-	loop_job_start(g->loop, &r->box.job, r->new_ns ? LOOP_NET : LOOP_DISK);
 	*ret = r;
+	if (g->probed && !err_is_set(&g->probe_err))
+		loop_job_start(g->loop, &r->box.job, r->new_ns ? LOOP_NET : LOOP_DISK);
+	else if (!g->probed)
+		list_add_tail(&g->waiting, &r->probe_link);
+	else
+		loop_post(g->loop, no_runtime, r);
 	return 0;
+}
+
+void run_probed(struct list *link)
+{
+	struct run *r = container_of(link, struct run, probe_link);
+	if (err_is_set(&r->g->probe_err))
+		no_runtime(r);
+	else
+		loop_job_start(r->g->loop, &r->box.job, r->new_ns ? LOOP_NET : LOOP_DISK);
 }
 
 /* ---- exec ---- */

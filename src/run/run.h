@@ -35,12 +35,12 @@ struct run_engine_conf {
 	const char *trace_socket;  /* bound at /dev/otel-grpc.sock when it exists; NULL: none */
 };
 struct run_engine;
-/* Blocks (starts a trivial container with each candidate runtime, cleans up what a killed daemon left): call it at
- * start, before loop_run. conf is copied. Fails when no runtime works (FAILED_PRECONDITION, each one's reason in the
- * text) or the network cannot be set up. */
+/* Call it at start, before loop_run; blocks where a CNI network has to be set up. conf is copied. A job then cleans up what a
+ * killed daemon left and starts a trivial container with each candidate runtime; runs wait for it, and when no runtime works
+ * they fail with FAILED_PRECONDITION and each one's reason. */
 int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct run_engine **ret, struct err *e);
 void run_engine_close(struct run_engine *g);                /* no run may be under way; blocks on CNI DEL of the pool */
-const char *run_engine_runtime(const struct run_engine *g); /* path of the runtime in use */
+const char *run_engine_runtime(const struct run_engine *g); /* path of the runtime in use; NULL: not known yet */
 const char *run_engine_network(const struct run_engine *g); /* worker label value: "host" or "cni" */
 bool run_engine_cgroup2(const struct run_engine *g);
 
