@@ -497,14 +497,6 @@ static void write_source(struct json_w *w, const struct steps *s, const Pb__Sour
 
 /* ---- layers: the blobs of results that are there ---- */
 
-static void write_layer(struct json_w *w, const struct snap *layer)
-{
-	const struct snap_blob *b = snap_blob_find(layer, NULL);
-	struct ship_desc d = {.media_type = b->media_type, .size = b->size};
-	snprintf(d.digest, sizeof d.digest, "%s", b->digest);
-	ship_desc_write(w, &d);
-}
-
 static bool has_blobs(const struct snap *s)
 {
 	for (size_t i = 0; s && i < s->chain.n; i++)
@@ -512,55 +504,131 @@ static bool has_blobs(const struct snap *s)
 	return s && s->chain.n;
 }
 
+static void write_layer(struct json_w *w, const char *media_type, const char *digest, int64_t bytes)
+{
+	struct ship_desc d = {.media_type = media_type, .size = bytes};
+	snprintf(d.digest, sizeof d.digest, "%s", digest);
+	ship_desc_write(w, &d);
+}
+
+/* The results of the graph, one place an output: node i has those from first[i] on. */
+struct outcome {
+	const struct provenance *p;
+	const struct llb_graph *g;
+	size_t *first;
+	struct snap **snaps; /* NULL: not known, or scratch */
+};
+
+static struct snap **place(const struct outcome *o, const struct llb_edge *edge) { return &o->snaps[o->first[edge->node] + (size_t)edge->output]; }
+
+static bool loaded(const struct outcome *o, const struct llb_edge *edge)
+{
+	return solve_node_phase(o->p->ref->nodes[edge->node], (size_t)edge->output) == SOLVE_DONE;
+}
+
+/* The input that output k of a step lies upon as one more layer; NULL: there is none, or it cannot be said. */
+static const struct llb_edge *base_of(const struct llb_node *n, int64_t k)
+{
+	const Pb__Op *op = n->op;
+	int64_t in = LLB_NONE;
+	if (op->op_case == PB__OP__OP_EXEC) {
+		for (size_t i = 0; i < op->exec->n_mounts; i++)
+			if (op->exec->mounts[i]->output == k && op->exec->mounts[i]->mounttype == PB__MOUNT_TYPE__BIND) in = op->exec->mounts[i]->input;
+	} else if (op->op_case == PB__OP__OP_FILE) {
+		for (size_t i = 0; i < op->file->n_actions; i++)
+			if (op->file->actions[i]->output == k) in = op->file->actions[i]->input;
+		for (size_t steps = 0; in >= (int64_t)op->n_inputs && steps < op->file->n_actions; steps++) {
+			size_t action = (size_t)in - op->n_inputs;
+			in = action < op->file->n_actions ? op->file->actions[action]->input : LLB_NONE;
+		}
+	}
+	return in >= 0 && in < (int64_t)op->n_inputs ? &n->inputs[in] : NULL;
+}
+
+/* A cached step was not given its inputs: what it lies upon is its result without the topmost layer. */
+static void outcome_derive(struct outcome *o)
+{
+	for (size_t i = o->g->n_nodes; i-- > 0;) {
+		size_t outputs = llb_op_outputs(o->g->nodes[i].op);
+		for (size_t k = 0; k < outputs; k++) {
+			const struct llb_edge *base = base_of(&o->g->nodes[i], (int64_t)k);
+			const struct snap *s = o->snaps[o->first[i] + k];
+			if (!base || !s || s->chain.n < 2 || *place(o, base) || loaded(o, base)) continue;
+			struct snap *below = s->chain.v[s->chain.n - 2];
+			if (below->chain.n == s->chain.n - 1) *place(o, base) = below;
+		}
+	}
+}
+
+static void outcome_fill(struct outcome *o)
+{
+	const struct llb_graph *g = o->g;
+	size_t total = 0;
+	o->first = xcalloc(g->n_nodes, sizeof *o->first);
+	for (size_t i = 0; i < g->n_nodes; i++) {
+		o->first[i] = total;
+		total += max_of(llb_op_outputs(g->nodes[i].op), (size_t)1);
+	}
+	o->snaps = xcalloc(total, sizeof(struct snap *));
+	for (size_t i = 0; i < g->n_nodes; i++)
+		for (size_t k = 0; k < g->nodes[i].op->n_inputs; k++)
+			if (loaded(o, &g->nodes[i].inputs[k])) *place(o, &g->nodes[i].inputs[k]) = solve_input(o->p->ref->nodes[i], k);
+	*place(o, &g->root) = o->p->ref->result;
+	outcome_derive(o);
+}
+
 struct layers {
 	char step[48];
-	struct snap *snap;
+	const struct snap *snap; /* or ... */
+	struct ops_pin pin;	  /* an image's */
 };
 static int by_layers(const void *a, const void *b) { return strcmp(((const struct layers *)a)->step, ((const struct layers *)b)->step); }
 
-/* The result of an edge that is loaded; of a cached step's input it is not. */
-static struct snap *loaded(const struct provenance *p, const struct llb_graph *g, size_t i, size_t k)
+static void write_chain(struct json_w *w, const struct layers *l)
 {
-	if (i == g->n_nodes) return p->ref->result;
-	const struct llb_edge *edge = &g->nodes[i].inputs[k];
-	if (solve_node_phase(p->ref->nodes[edge->node], (size_t)edge->output) != SOLVE_DONE) return NULL;
-	return solve_input(p->ref->nodes[i], k);
+	json_key(w, l->step);
+	json_arr(w);
+	json_arr(w);
+	for (size_t k = 0; l->snap && k < l->snap->chain.n; k++) {
+		const struct snap_blob *b = snap_blob_find(l->snap->chain.v[k], NULL);
+		write_layer(w, b->media_type, b->digest, b->size);
+	}
+	for (size_t k = 0; !l->snap && k < l->pin.n_layers; k++)
+		write_layer(w, l->pin.layers[k].media_type, l->pin.layers[k].digest, l->pin.layers[k].size);
+	json_arr_end(w);
+	json_arr_end(w);
 }
 
-/* Results by step and output: the reference's own, and those its steps had as inputs. */
+/* By step and output: the reference's own result, those its steps had as inputs, and its images. */
 static void write_layers(struct json_w *w, const struct provenance *p, const struct steps *s)
 {
-	const struct llb_graph *g = p->ref->graph ? p->ref->graph->graph : NULL;
+	struct outcome o = {.p = p, .g = p->ref->graph ? p->ref->graph->graph : NULL};
 	VEC(struct layers) v = {0};
-	for (size_t i = 0; g && p->ref->nodes && i <= g->n_nodes; i++) {
-		size_t inputs = i < g->n_nodes ? min_of(g->nodes[i].op->n_inputs, solve_input_count(p->ref->nodes[i])) : 1;
-		for (size_t k = 0; k < inputs; k++) {
-			const struct llb_edge *edge = i < g->n_nodes ? &g->nodes[i].inputs[k] : &g->root;
-			struct snap *snap = loaded(p, g, i, k);
-			ptrdiff_t of = op_of(s, g->nodes[edge->node].client_digest);
-			if (of < 0 || !s->step[of] || !has_blobs(snap)) continue;
-			struct layers x = {.snap = snap};
-			snprintf(x.step, sizeof x.step, "step%zu:%lld", s->step[of] - 1, (long long)edge->output);
-			bool known = false;
-			for (size_t m = 0; m < v.n; m++) known |= !strcmp(v.v[m].step, x.step);
-			if (!known) vec_push(&v, x);
+	if (!o.g || !o.g->n_nodes || !p->ref->nodes) return;
+	outcome_fill(&o);
+	for (size_t i = 0; i < o.g->n_nodes; i++) {
+		size_t outputs = max_of(llb_op_outputs(o.g->nodes[i].op), (size_t)1);
+		ptrdiff_t of = op_of(s, o.g->nodes[i].client_digest);
+		for (size_t k = 0; k < outputs && of >= 0 && s->step[of]; k++) {
+			struct layers x = {.snap = o.snaps[o.first[i] + k]};
+			bool image = ops_node_pin(p->ref->nodes[i], &x.pin) && x.pin.n_layers;
+			if (!has_blobs(x.snap)) x.snap = NULL;
+			if (!x.snap && !image) continue;
+			if (image) x.snap = NULL;
+			snprintf(x.step, sizeof x.step, "step%zu:%zu", s->step[of] - 1, k);
+			vec_push(&v, x);
 		}
 	}
 	if (v.n) {
 		qsort(v.v, v.n, sizeof *v.v, by_layers);
 		json_key(w, "layers");
 		json_obj(w);
-		for (size_t i = 0; i < v.n; i++) {
-			json_key(w, v.v[i].step);
-			json_arr(w);
-			json_arr(w);
-			for (size_t k = 0; k < v.v[i].snap->chain.n; k++) write_layer(w, v.v[i].snap->chain.v[k]);
-			json_arr_end(w);
-			json_arr_end(w);
-		}
+		for (size_t i = 0; i < v.n; i++) write_chain(w, &v.v[i]);
 		json_obj_end(w);
 	}
 	vec_fini(&v);
+	free(o.first);
+	free(o.snaps);
 }
 
 /* ---- the whole ---- */

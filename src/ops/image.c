@@ -30,12 +30,18 @@ static void op_free(void *op)
 	free(i);
 }
 
-const char *ops_image_pin(const void *op) { return ((const struct image_op *)op)->image.top_digest; }
-
 static size_t layer_count(const struct image_op *i)
 {
 	size_t limit = (size_t)i->src.image.layer_limit;
 	return limit && limit < i->image.n_layers ? limit : i->image.n_layers;
+}
+
+const char *ops_image_pin(const void *op, const struct ops_layer **ret_layers, size_t *ret_n)
+{
+	const struct image_op *i = op;
+	*ret_layers = i->image.layers;
+	*ret_n = layer_count(i);
+	return i->image.top_digest;
 }
 
 static char *chain_key(const struct image_op *i)

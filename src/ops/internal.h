@@ -22,7 +22,7 @@ typedef void ops_source_fn(struct ops_env *env, struct ops_graph *g, const struc
 			   struct solve_vertex *ret);
 ops_source_fn ops_image_source, ops_local_source, ops_http_source, ops_git_source, ops_blob_source;
 /* pin.c: the digest that a source resolved to; NULL: not yet. */
-const char *ops_image_pin(const void *op);
+const char *ops_image_pin(const void *op, const struct ops_layer **ret_layers, size_t *ret_n);
 const char *ops_http_pin(const void *op);
 const char *ops_git_pin(const void *op);
 void ops_node_init(struct ops_node *o, struct ops_env *env, struct ops_graph *g, const struct llb_node *llb);

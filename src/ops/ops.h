@@ -63,9 +63,12 @@ int ops_vertex(struct ops_env *env, struct ops_graph *g, size_t i, struct solve_
 
 /* What a source's node resolved to; borrowed from its operation. digest "": not known (yet), or local. image: of what the name
  * means; http: of the content; git: the object id that the ref names (an annotated tag: the tag's). */
+struct ops_layer;
 struct ops_pin {
 	const struct llb_source *src;
 	const char *digest;
+	const struct ops_layer *layers; /* of an image; NULL: none */
+	size_t n_layers;
 };
 bool ops_node_pin(struct solve_node *n, struct ops_pin *ret); /* false: it is no source */
 

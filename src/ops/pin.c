@@ -13,7 +13,7 @@ bool ops_node_pin(struct solve_node *n, struct ops_pin *ret)
 	*ret = (struct ops_pin){.src = &s->src, .digest = ""};
 	switch (s->src.scheme) {
 	case LLB_IMAGE:
-	case LLB_OCI_LAYOUT: ret->digest = ops_image_pin(s); break;
+	case LLB_OCI_LAYOUT: ret->digest = ops_image_pin(s, &ret->layers, &ret->n_layers); break;
 	case LLB_HTTP: ret->digest = ops_http_pin(s); break;
 	case LLB_GIT: ret->digest = ops_git_pin(s); break;
 	case LLB_IMAGE_BLOB:
