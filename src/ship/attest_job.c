@@ -121,6 +121,7 @@ static int take_statement(const struct attest_in *a, const char *path, const uin
 		o->path = xstrdup(path);
 		o->predicate_type = xstrdup(type);
 		o->core = is_core(a, path);
+		o->sbom = is_core(a, path_base(path));
 		take_subjects(json_object_get(j, "subject"), o);
 		if (predicate) buf_add(&o->predicate, predicate->p, predicate->n);
 	}
@@ -177,6 +178,7 @@ static int read_one(const struct attest_in *a, int root, struct attest_outs *ret
 	o->path = xstrdup(a->path);
 	o->predicate_type = xstrdup(a->predicate_type);
 	o->core = is_core(a, a->path);
+	o->sbom = is_core(a, path_base(a->path));
 	for (size_t i = 0; i < a->subjects.n; i++) {
 		const struct attest_subject *s = &a->subjects.v[i];
 		struct attest_subject x = {s->raw, xstrdup(s->name), xstrdup(s->digest)};

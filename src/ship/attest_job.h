@@ -30,7 +30,8 @@ struct attest_out {
 	char *path, *predicate_type;
 	VEC(struct attest_subject) subjects;
 	struct buf predicate;
-	bool core;
+	bool core; /* comes first */
+	bool sbom; /* the core SBOM by its file's name */
 };
 struct attest_outs {
 	struct attest_out *v;

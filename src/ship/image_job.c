@@ -1,3 +1,4 @@
+#include "ship/attest_sbom_job.h"
 #include "ship/image_job.h"
 #include "ship/oci_tar.h"
 #include "ship/purl.h"
@@ -123,6 +124,7 @@ static int make_attestation(struct image_job *j, const struct image_ref_info *re
 	struct ship_statement *st = NULL;
 	char digest[DIGEST_STR];
 	int r = attest_job_read(j->attests, j->n_attests, ref->platform_id, false, &outs, e);
+	for (size_t i = 0; i < outs.n && r == 0; i++) r = attest_sbom_supplement(&outs.v[i], j->blobs, ref, e);
 	if (r == 0) {
 		st = xcalloc(outs.n + 1, sizeof *st);
 		r = put_statements(j, ref, &outs, target, st, e);
