@@ -287,9 +287,17 @@ struct ops_secret {
 
 static void secret_pick(struct ops_secret *s);
 
+/* Line ends behind it are an editor's, not the secret's. */
+static size_t trimmed(const uint8_t *p, size_t n)
+{
+	while (n && (p[n - 1] == '\n' || p[n - 1] == '\r')) n--;
+	return n;
+}
+
 static void secret_end(struct ops_secret *s, const uint8_t *p, size_t n)
 {
 	sess_unref(s->session);
+	if (p) n = trimmed(p, n);
 	s->done(s->arg, p ? (ssize_t)s->at_name : -1, p, n, !p && err_is_set(&s->last) ? &s->last : NULL);
 	ops_ids_fini(&s->ids);
 	strvec_fini(&s->names);
