@@ -251,6 +251,7 @@ static void after_return(void *arg)
 {
 	struct returned *r = arg;
 	/* The build may have been cancelled since, but it stays for KEEP_MS. */
+	if (!r->failed) result_capture_request(&r->res, &r->build->attrs);
 	have_result(r->build, &r->res, r->failed ? &r->error : NULL);
 	result_fini(&r->res);
 	err_fini(&r->error);

@@ -37,7 +37,7 @@ static void add(struct result_platforms *ret, const char *id, const json_t *j)
 static int from_list(const struct result_meta *m, struct result_platforms *ret, struct err *e)
 {
 	json_error_t je;
-	json_t *j = json_loadb((const char *)m->data, m->len, 0, &je);
+	json_t *j = json_loadb((const char *)m->data, m->len, JSON_DECODE_ANY, &je);
 	if (m->len && !j) return err_set(e, CODE_UNKNOWN, "failed to parse platforms passed to provenance processor: %s", je.text);
 	json_t *list = json_object_get(j, "Platforms"), *p;
 	size_t i;

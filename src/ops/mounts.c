@@ -359,6 +359,7 @@ static void start_mounting(struct ops_mounts *m)
 		}
 		if (pb->mounttype != PB__MOUNT_TYPE__BIND && pb->mounttype != PB__MOUNT_TYPE__CACHE) continue;
 		it->view = snap_view_new(mt->active ? mt->active : mt->input);
+		it->lower = mt->active && mt->input && !mt->is_cache ? snap_view_new(mt->input) : NULL;
 		it->read_only = !mt->active || (pb->readonly && !is_root(pb));
 		it->target = xasprintf("%s/m%zu", m->work.dir, i);
 		it->selector = pb->selector;
@@ -562,6 +563,7 @@ void ops_mounts_free(struct ops_mounts *m)
 		struct mount *mt = &m->mounts[i];
 		if (m->work.items) {
 			snap_view_free(m->work.items[i].view);
+			snap_view_free(m->work.items[i].lower);
 			free(m->work.items[i].target);
 			free(m->work.items[i].source);
 		}

@@ -1,11 +1,13 @@
 #include "ops/mounts_job.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/xattr.h>
 
 /* A sub path of a mounted tree as a host path: resolved within the tree, links included. */
 static int select_path(const char *root, const char *selector, char **ret, struct err *e)
@@ -60,6 +62,37 @@ void mount_job_up(struct mount_job *j)
 	}
 }
 
+static bool is_empty_dir(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	size_t n = 0;
+	while (d && readdir(d)) n++;
+	if (d) closedir(d);
+	return d && n == 2; /* "." and ".." */
+}
+
+/* Mount points make the kernel copy their directory up; once they were removed it is an empty copy of what lies below, and would
+ * show as a change that the step did not make. */
+static void drop_copied_up(const struct mount_job_item *it)
+{
+	static const char *const dirs[] = {"etc", "run", "dev", "proc", "sys"};
+	struct err ignored = ERR_INIT;
+	_cleanup_close_ int layer = snap_view_open_layer(it->view, &ignored);
+	err_fini(&ignored);
+	_cleanup_close_ int lower = layer < 0 ? -1 : snap_view_open_root(it->lower, false, &ignored);
+	err_fini(&ignored);
+	for (size_t i = 0; lower >= 0 && i < array_len(dirs); i++) {
+		struct stat a, b;
+		char value[2];
+		if (fstatat(layer, dirs[i], &a, AT_SYMLINK_NOFOLLOW) < 0 || fstatat(lower, dirs[i], &b, AT_SYMLINK_NOFOLLOW) < 0) continue;
+		if (a.st_mode != b.st_mode || a.st_uid != b.st_uid || a.st_gid != b.st_gid || a.st_mtim.tv_sec != b.st_mtim.tv_sec) continue;
+		_cleanup_free_ char *path = xasprintf("/proc/self/fd/%d/%s", layer, dirs[i]);
+		if (lgetxattr(path, "trusted.overlay.opaque", value, sizeof value) >= 0 || !is_empty_dir(layer, dirs[i])) continue;
+		unlinkat(layer, dirs[i], AT_REMOVEDIR);
+	}
+}
+
 void mount_job_down(struct mount_job *j)
 {
 	struct err *e = &j->error;
@@ -69,6 +102,7 @@ void mount_job_down(struct mount_job *j)
 		if (it->mounted && snap_view_umount(it->target, &ignored) < 0) log_warn("unmount: %s", ignored.msg);
 		err_fini(&ignored);
 		it->mounted = false;
+		if (it->seal && it->lower) drop_copied_up(it);
 		if (it->seal && !err_is_set(e)) snap_view_seal(it->view, e);
 	}
 	if (j->secrets_mounted) {
@@ -77,6 +111,6 @@ void mount_job_down(struct mount_job *j)
 		j->secrets_mounted = false;
 	}
 	struct err ignored = ERR_INIT;
-	if (path_remove_all(AT_FDCWD, j->dir, &ignored) < 0) log_debug("%s", ignored.msg);
+	if (j->dir && path_remove_all(AT_FDCWD, j->dir, &ignored) < 0) log_debug("%s", ignored.msg);
 	err_fini(&ignored);
 }

@@ -15,6 +15,7 @@ struct mount_job_item {
 	uint32_t uid, gid;
 	mode_t mode;
 	bool is_secret;
+	struct snap_view *lower; /* of what is written: the tree below; NULL: none */
 	bool mounted, seal;
 };
 struct mount_job {
