@@ -691,6 +691,27 @@ static const char *dockerfile_version(const struct provenance *p)
 static bool request_complete(const struct provenance *p) { return p->request && *p->request->frontend && !p->scrubbed; }
 static bool hermetic(const struct provenance *p) { return p->complete && !p->capture.network; }
 
+/* All keys sorted, at every depth: BuildKit puts them through a map to add the operator's. */
+static void internal_parameters(struct writing *x)
+{
+	_cleanup_buf_ struct buf text = BUF_INIT;
+	struct json_w own = JSON_W(&text), *w = x->w;
+	x->w = &own;
+	json_obj(&own);
+	build_config(x);
+	json_kstr(&own, "builderPlatform", x->platform);
+	json_kstr_omit(&own, "dockerfileVersion", dockerfile_version(x->p));
+	json_obj_end(&own);
+	x->w = w;
+	json_t *all = json_loadb(buf_str(&text), text.n, JSON_ALLOW_NUL, NULL);
+	if (all) json_object_update(all, x->p->build->engine->provenance_env);
+	json_key(w, "internalParameters");
+	json_obj(w);
+	if (all) prov_env_write(w, all);
+	json_obj_end(w);
+	json_decref(all);
+}
+
 static int write_v1(struct writing *x, struct err *e)
 {
 	const struct provenance *p = x->p;
@@ -706,13 +727,7 @@ static int write_v1(struct writing *x, struct err *e)
 	json_key(w, "request");
 	parameters(w, p);
 	json_obj_end(w);
-	json_key(w, "internalParameters");
-	json_obj(w);
-	build_config(x);
-	json_kstr(w, "builderPlatform", x->platform);
-	json_kstr_omit(w, "dockerfileVersion", dockerfile_version(p));
-	prov_env_write(w, p->build->engine->provenance_env);
-	json_obj_end(w);
+	internal_parameters(x);
 	json_obj_end(w);
 	json_key(w, "runDetails");
 	json_obj(w);
