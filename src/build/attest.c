@@ -1,5 +1,5 @@
-/* Attestations that a request asks for, after its result was evaluated: the scan of each platform (unless the frontend brought an
- * SBOM), then the provenance. And the provenance of each reference for the record of the build. */
+/* Attestations that a request asks for, after its result was evaluated: the scan of each platform (unless the frontend brought
+ * an SBOM), then the provenance. And the provenance of each reference for the record of the build. */
 #include "build/attest.h"
 #include "spec/ref.h"
 
@@ -67,7 +67,9 @@ static int flag(const struct strvec *o, const char *key, const char *what, bool 
 {
 	const char *v = strvec_env_get(o, key);
 	if (!v) return 0;
-	if (!str_bool(v, ret)) return err_set(e, CODE_UNKNOWN, "failed to parse %s flag \"%s\": strconv.ParseBool: parsing \"%s\": invalid syntax", what, v, v);
+	if (!str_bool(v, ret))
+		return err_set(e, CODE_UNKNOWN,
+			       "failed to parse %s flag \"%s\": strconv.ParseBool: parsing \"%s\": invalid syntax", what, v, v);
 	return 0;
 }
 
@@ -80,11 +82,14 @@ static int provenance_opts(const struct strvec *o, struct prov_opts *ret, bool f
 				: err_set(e, CODE_UNKNOWN, "provenance SLSA version cannot be empty");
 	ret->v02 = str_eq(version, "v0.2");
 	if (!full) return 0;
-	if (mode && strcmp(mode, "min") && strcmp(mode, "max") && strcmp(mode, "full")) return err_set(e, CODE_UNKNOWN, "invalid mode \"%s\"", mode);
+	if (mode && strcmp(mode, "min") && strcmp(mode, "max") && strcmp(mode, "full"))
+		return err_set(e, CODE_UNKNOWN, "invalid mode \"%s\"", mode);
 	ret->min = str_eq(mode, "min");
 	const char *inline_only = strvec_env_get(o, "inline-only");
 	if (inline_only && !str_bool(inline_only, &ret->inline_only)) ret->inline_only = false;
-	if (flag(o, "reproducible", "reproducible", &ret->reproducible, e) < 0 || flag(o, "complete-materials", "complete-materials", &ret->complete, e) < 0) return -1;
+	if (flag(o, "reproducible", "reproducible", &ret->reproducible, e) < 0 ||
+	    flag(o, "complete-materials", "complete-materials", &ret->complete, e) < 0)
+		return -1;
 	ret->builder_id = (char *)strvec_env_get(o, "builder-id");
 	ret->filename = (char *)strvec_env_get(o, "filename");
 	return 0;
@@ -107,7 +112,8 @@ int attest_check(const Control__SolveRequest *req, struct err *e)
 	_cleanup_free_ char *image = NULL;
 	struct prov_opts o = {0};
 	bool want_sbom, want_provenance;
-	if (parse(req, "sbom", &sbom, &want_sbom, e) < 0 || parse(req, "provenance", &provenance, &want_provenance, e) < 0) return -1;
+	if (parse(req, "sbom", &sbom, &want_sbom, e) < 0 || parse(req, "provenance", &provenance, &want_provenance, e) < 0)
+		return -1;
 	if (want_sbom && generator(&sbom, &image, e) < 0) return -1;
 	return want_provenance ? provenance_opts(&provenance, &o, false, e) : 0;
 }
@@ -151,7 +157,8 @@ static int add_provenance(struct build *b, struct err *e)
 	bool wanted;
 	if (parse(b->pb, "provenance", &v, &wanted, e) < 0) return -1;
 	if (!wanted) return 0;
-	if (provenance_opts(&v, &o, true, e) < 0 || result_platforms(&b->result, &b->engine->conf.platforms[0], &ps, e) < 0) return -1;
+	if (provenance_opts(&v, &o, true, e) < 0 || result_platforms(&b->result, &b->engine->conf.platforms[0], &ps, e) < 0)
+		return -1;
 	int r = 0;
 	for (size_t i = 0; i < ps.n && r == 0; i++) {
 		bool found;
@@ -163,7 +170,8 @@ static int add_provenance(struct build *b, struct err *e)
 			r = -1;
 			continue;
 		}
-		struct result_attest *a = result_attest_add(&b->result, ps.v[i].id, false, o.filename ? o.filename : "provenance.json", provenance_type(p));
+		struct result_attest *a = result_attest_add(&b->result, ps.v[i].id, false,
+							    o.filename ? o.filename : "provenance.json", provenance_type(p));
 		a->provenance = p;
 		result_attest_meta(a, "reason", "provenance", 10);
 		result_attest_meta(a, "inline-only", o.inline_only ? "true" : "false", o.inline_only ? 4 : 5);
@@ -315,7 +323,8 @@ static void record_done(struct loop_job *j)
 	for (size_t i = 0; i < r->docs.n; i++) {
 		struct record_doc *d = &r->docs.v[i];
 		if (d->ok && r->build->record && !r->build->replied)
-			build_record_attest(r->build, d->key, d->digest, (int64_t)d->text.n, "application/vnd.in-toto+json", "https://slsa.dev/provenance/v1");
+			build_record_attest(r->build, d->key, d->digest, (int64_t)d->text.n, "application/vnd.in-toto+json",
+					    "https://slsa.dev/provenance/v1");
 		buf_fini(&d->text);
 		free(d->key);
 	}

@@ -16,6 +16,7 @@ struct ref *attest_ref(const struct build *b, const char *id, bool *ret_found);
 
 /* Adds a scan of each platform to the result: done once, later. */
 struct sbom_run;
-struct sbom_run *sbom_start(struct build *b, const char *image, const struct strvec *opts, void (*done)(void *arg, const struct err *e), void *arg);
+struct sbom_run *sbom_start(struct build *b, const char *image, const struct strvec *opts,
+			    void (*done)(void *arg, const struct err *e), void *arg);
 void sbom_cancel(struct sbom_run *s); /* done is not called any more */
 #endif

@@ -1,5 +1,5 @@
-/* The SLSA predicates, v1 and v0.2, from a reference, what it used and the request it was made for. Written in Go's field order,
- * indented. mode=max adds the graph, the sources and the layers; mode=min leaves out arguments that may be private. */
+/* The SLSA predicates, v1 and v0.2, from a reference, what it used and the request it was made for. Written in Go's field
+ * order, indented. mode=max adds the graph, the sources and the layers; mode=min leaves out arguments that may be private. */
 #include "build/platforms.h"
 #include "build/provenance.h"
 #include "ship/manifest.h"
@@ -56,7 +56,11 @@ static void merge_scope(struct provenance *p, const struct prov_scope *s)
 static void all_images(const struct prov_scope *s, struct prov_capture *ret)
 {
 	for (size_t i = 0; i < s->images.n; i++) {
-		struct prov_image x = {xstrdup(s->images.v[i].ref), xstrdup(s->images.v[i].digest), s->images.v[i].local, s->images.v[i].has_platform, {0}};
+		struct prov_image x = {xstrdup(s->images.v[i].ref),
+				       xstrdup(s->images.v[i].digest),
+				       s->images.v[i].local,
+				       s->images.v[i].has_platform,
+				       {0}};
 		if (x.has_platform) spec_platform_copy(&x.platform, &s->images.v[i].platform);
 		vec_push(&ret->images, x);
 	}
@@ -129,10 +133,12 @@ struct provenance *provenance_new(struct build *b, struct ref *r, const char *ke
 	p->complete = !p->capture.incomplete && !p->capture.locals.n;
 	if (o->complete && !p->complete) {
 		_cleanup_buf_ struct buf t = BUF_INIT;
-		buf_adds(&t, "provenance materials are incomplete\n\nThe build requested complete provenance materials, but not all dependencies could be captured.");
+		buf_adds(&t, "provenance materials are incomplete\n\nThe build requested complete provenance materials, but "
+			     "not all dependencies could be captured.");
 		if (p->capture.locals.n) buf_adds(&t, "\n\nUncaptured local sources:");
 		for (size_t i = 0; i < p->capture.locals.n; i++)
-			buf_addf(&t, "\n  - %s\n    reason: local_source", *p->capture.locals.v[i] ? p->capture.locals.v[i] : "<unnamed>");
+			buf_addf(&t, "\n  - %s\n    reason: local_source",
+				 *p->capture.locals.v[i] ? p->capture.locals.v[i] : "<unnamed>");
 		provenance_free(p);
 		err_set(e, CODE_UNKNOWN, "%s", buf_str(&t));
 		return NULL;
@@ -159,8 +165,8 @@ static void digest_text(struct json_w *w, const char *digest)
 	digest_set(w, algo, colon + 1);
 }
 
-static int material_image(struct json_w *w, const char *type, const char *ref, const struct spec_platform *p, const struct purl_extra *x,
-			  size_t n, const char *digest, struct err *e)
+static int material_image(struct json_w *w, const char *type, const char *ref, const struct spec_platform *p,
+			  const struct purl_extra *x, size_t n, const char *digest, struct err *e)
 {
 	_cleanup_free_ char *uri = ship_purl(type, ref, p, x, n, e);
 	if (!uri) return -1;
@@ -191,7 +197,9 @@ static int materials(struct json_w *w, const char *key, const struct prov_captur
 	json_arr(w);
 	for (size_t i = 0; i < c->images.n; i++) {
 		const struct prov_image *v = &c->images.v[i];
-		if (material_image(w, v->local ? "oci" : "docker", v->ref, v->has_platform ? &v->platform : NULL, NULL, 0, v->digest, e) < 0) return -1;
+		if (material_image(w, v->local ? "oci" : "docker", v->ref, v->has_platform ? &v->platform : NULL, NULL, 0,
+				   v->digest, e) < 0)
+			return -1;
 	}
 	struct purl_extra blob = {"ref_type", "blob"};
 	for (size_t i = 0; i < c->blobs.n; i++) {
@@ -323,8 +331,8 @@ struct steps {
 	char (*digests)[DIGEST_STR];
 	size_t n;
 	size_t *order, n_order; /* step -> op */
-	size_t *step;		/* op -> step + 1 */
-	struct map by_digest;	/* -> op + 1 */
+	size_t *step;           /* op -> step + 1 */
+	struct map by_digest;   /* -> op + 1 */
 };
 
 static void steps_fini(struct steps *s)
@@ -336,7 +344,10 @@ static void steps_fini(struct steps *s)
 	map_fini(&s->by_digest);
 }
 
-static ptrdiff_t op_of(const struct steps *s, const char *digest) { return (ptrdiff_t)(uintptr_t)map_get(&s->by_digest, digest) - 1; }
+static ptrdiff_t op_of(const struct steps *s, const char *digest)
+{
+	return (ptrdiff_t)(uintptr_t)map_get(&s->by_digest, digest) - 1;
+}
 
 static void visit(struct steps *s, size_t top)
 {
@@ -385,7 +396,8 @@ static void without_session(Pb__Op *op)
 	Pb__SourceOp *src = op->source;
 	size_t n = 0;
 	for (size_t i = 0; i < src->n_attrs; i++)
-		if (strcmp(src->attrs[i]->key, "local.session") && strcmp(src->attrs[i]->key, "local.unique")) src->attrs[n++] = src->attrs[i];
+		if (strcmp(src->attrs[i]->key, "local.session") && strcmp(src->attrs[i]->key, "local.unique"))
+			src->attrs[n++] = src->attrs[i];
 	src->n_attrs = n;
 }
 
@@ -407,7 +419,8 @@ static void write_step(struct json_w *w, const struct steps *s, size_t i)
 		json_arr(w);
 		for (size_t k = 0; k < n; k++) {
 			ptrdiff_t of = op_of(s, in[k]->digest);
-			snprintf(text, sizeof text, "step%zu:%lld", of < 0 || !s->step[of] ? (size_t)0 : s->step[of] - 1, (long long)in[k]->index);
+			snprintf(text, sizeof text, "step%zu:%lld", of < 0 || !s->step[of] ? (size_t)0 : s->step[of] - 1,
+				 (long long)in[k]->index);
 			json_str(w, text);
 		}
 		json_arr_end(w);
@@ -441,7 +454,10 @@ struct location {
 	char step[32];
 	const Pb__Locations *value;
 };
-static int by_step(const void *a, const void *b) { return strcmp(((const struct location *)a)->step, ((const struct location *)b)->step); }
+static int by_step(const void *a, const void *b)
+{
+	return strcmp(((const struct location *)a)->step, ((const struct location *)b)->step);
+}
 
 static void write_locations(struct json_w *w, const struct steps *s, const Pb__Source *src)
 {
@@ -519,7 +535,10 @@ struct outcome {
 	struct snap **snaps; /* NULL: not known, or scratch */
 };
 
-static struct snap **place(const struct outcome *o, const struct llb_edge *edge) { return &o->snaps[o->first[edge->node] + (size_t)edge->output]; }
+static struct snap **place(const struct outcome *o, const struct llb_edge *edge)
+{
+	return &o->snaps[o->first[edge->node] + (size_t)edge->output];
+}
 
 static bool loaded(const struct outcome *o, const struct llb_edge *edge)
 {
@@ -533,7 +552,8 @@ static const struct llb_edge *base_of(const struct llb_node *n, int64_t k)
 	int64_t in = LLB_NONE;
 	if (op->op_case == PB__OP__OP_EXEC) {
 		for (size_t i = 0; i < op->exec->n_mounts; i++)
-			if (op->exec->mounts[i]->output == k && op->exec->mounts[i]->mounttype == PB__MOUNT_TYPE__BIND) in = op->exec->mounts[i]->input;
+			if (op->exec->mounts[i]->output == k && op->exec->mounts[i]->mounttype == PB__MOUNT_TYPE__BIND)
+				in = op->exec->mounts[i]->input;
 	} else if (op->op_case == PB__OP__OP_FILE) {
 		for (size_t i = 0; i < op->file->n_actions; i++)
 			if (op->file->actions[i]->output == k) in = op->file->actions[i]->input;
@@ -572,7 +592,8 @@ static void outcome_fill(struct outcome *o)
 	o->snaps = xcalloc(total, sizeof(struct snap *));
 	for (size_t i = 0; i < g->n_nodes; i++)
 		for (size_t k = 0; k < g->nodes[i].op->n_inputs; k++)
-			if (loaded(o, &g->nodes[i].inputs[k])) *place(o, &g->nodes[i].inputs[k]) = solve_input(o->p->ref->nodes[i], k);
+			if (loaded(o, &g->nodes[i].inputs[k]))
+				*place(o, &g->nodes[i].inputs[k]) = solve_input(o->p->ref->nodes[i], k);
 	*place(o, &g->root) = o->p->ref->result;
 	outcome_derive(o);
 }
@@ -580,9 +601,12 @@ static void outcome_fill(struct outcome *o)
 struct layers {
 	char step[48];
 	const struct snap *snap; /* or ... */
-	struct ops_pin pin;	  /* an image's */
+	struct ops_pin pin;      /* an image's */
 };
-static int by_layers(const void *a, const void *b) { return strcmp(((const struct layers *)a)->step, ((const struct layers *)b)->step); }
+static int by_layers(const void *a, const void *b)
+{
+	return strcmp(((const struct layers *)a)->step, ((const struct layers *)b)->step);
+}
 
 static void write_chain(struct json_w *w, const struct layers *l)
 {
@@ -657,7 +681,8 @@ static void buildkit_metadata(struct writing *x, const char *key)
 			json_obj(w);
 			open = true;
 		}
-		_cleanup_free_ char *k = xstrndup(kv + 4, (size_t)(eq - kv - 4)), *v = !strcmp(k, "source") ? prov_redact(eq + 1) : xstrdup(eq + 1);
+		_cleanup_free_ char *k = xstrndup(kv + 4, (size_t)(eq - kv - 4)),
+				    *v = !strcmp(k, "source") ? prov_redact(eq + 1) : xstrdup(eq + 1);
 		json_kstr(w, k, v);
 	}
 	if (open) json_obj_end(w);
@@ -806,7 +831,8 @@ int provenance_write(void *provenance, struct buf *ret, struct err *e)
 	time_rfc3339nano(p->build->prov->started, x.started);
 	time_rfc3339nano(time_now(), x.finished);
 	x.platform = spec_platform_format(&p->build->engine->conf.env->host);
-	if (!p->opts.min && p->ref->def) x.def = wire_unpack_as(Pb__Definition, pb__definition, p->ref->def, p->ref->def_len, a, NULL);
+	if (!p->opts.min && p->ref->def)
+		x.def = wire_unpack_as(Pb__Definition, pb__definition, p->ref->def, p->ref->def_len, a, NULL);
 	if (x.def) steps_load(&x.steps, x.def, a);
 	int r = p->opts.v02 ? write_v02(&x, e) : write_v1(&x, e);
 	steps_fini(&x.steps);

@@ -44,12 +44,12 @@ void prov_capture_ref(struct prov_capture *c, const struct ref *r); /* of a refe
 void prov_capture_merge(struct prov_capture *c, const struct prov_capture *from);
 void prov_capture_image(struct prov_capture *c, const struct prov_image *i);
 void prov_capture_finish(struct prov_capture *c); /* sorted; no image by digest that is there by name */
-char *prov_redact(const char *url); /* credentials masked; heap */
+char *prov_redact(const char *url);               /* credentials masked; heap */
 
 struct prov_scope {
 	struct build *build;
 	struct prov_scope *parent;
-	bool has_request;     /* false: the build's own, without a frontend */
+	bool has_request; /* false: the build's own, without a frontend */
 	char *frontend;
 	struct strvec opts;   /* "k=v" */
 	struct strvec inputs; /* "name=<head digest>" */
@@ -62,10 +62,11 @@ struct prov_scope {
 	char invocation[ID_STR];
 };
 struct prov_scope *prov_root_new(struct build *b);
-struct prov_scope *prov_scope_new(struct prov_scope *parent, const char *frontend, const struct strvec *opts, const struct bridge *inputs);
+struct prov_scope *prov_scope_new(struct prov_scope *parent, const char *frontend, const struct strvec *opts,
+				  const struct bridge *inputs);
 void prov_scope_free(struct prov_scope *s);
 void prov_scope_ref(struct prov_scope *s, struct ref *r); /* it was made here */
-void prov_ref_done(struct ref *r);			    /* it has a result now */
+void prov_ref_done(struct ref *r);                        /* it has a result now */
 void prov_scope_image(struct prov_scope *s, const char *identifier, const struct spec_platform *p, const char *digest);
 char *prov_head(const uint8_t *def, size_t n); /* of a packed definition; heap, NULL: none */
 
@@ -92,8 +93,8 @@ struct prov_opts {
 	char *builder_id, *filename;
 };
 struct provenance; /* of one reference: keeps a reference on it */
-struct provenance *provenance_new(struct build *b, struct ref *r, const char *key /* platform of a map result; NULL */, const struct prov_opts *o,
-				  struct err *e);
+struct provenance *provenance_new(struct build *b, struct ref *r, const char *key /* platform of a map result; NULL */,
+				  const struct prov_opts *o, struct err *e);
 void provenance_free(struct provenance *p);
 int provenance_write(void *provenance, struct buf *ret, struct err *e); /* indented JSON */
 const char *provenance_type(const struct provenance *p);

@@ -66,8 +66,9 @@ char *prov_redact(const char *url)
 static bool same_platform(const struct prov_image *a, const struct prov_image *b)
 {
 	if (!a->has_platform && !b->has_platform) return true;
-	return a->has_platform && b->has_platform && str_eq(a->platform.os, b->platform.os) && str_eq(a->platform.arch, b->platform.arch) &&
-	       str_eq(a->platform.variant, b->platform.variant) && str_eq(a->platform.os_version, b->platform.os_version);
+	return a->has_platform && b->has_platform && str_eq(a->platform.os, b->platform.os) &&
+	       str_eq(a->platform.arch, b->platform.arch) && str_eq(a->platform.variant, b->platform.variant) &&
+	       str_eq(a->platform.os_version, b->platform.os_version);
 }
 
 void prov_capture_image(struct prov_capture *c, const struct prov_image *i)
@@ -93,7 +94,9 @@ static void add_git(struct prov_capture *c, const char *url, const char *commit,
 {
 	_cleanup_free_ char *shown = prov_redact(url);
 	for (size_t i = 0; i < c->git.n; i++)
-		if (!strcmp(c->git.v[i].url, shown) && str_eq(c->git.v[i].bundle ? c->git.v[i].bundle : "", bundle ? bundle : "")) return;
+		if (!strcmp(c->git.v[i].url, shown) &&
+		    str_eq(c->git.v[i].bundle ? c->git.v[i].bundle : "", bundle ? bundle : ""))
+			return;
 	struct prov_git x = {take_ptr(shown), xstrdup(commit), str_empty(bundle) ? NULL : xstrdup(bundle)};
 	vec_push(&c->git, x);
 }
@@ -112,23 +115,24 @@ static void add_local(struct prov_capture *c, const char *name)
 	if (strvec_find(&c->locals, name) < 0) strvec_add(&c->locals, name);
 }
 
-#define add_secret(list, name, opt)                                         \
-	do {                                                                \
-		size_t _i = 0;                                              \
+#define add_secret(list, name, opt)                                            \
+	do {                                                                   \
+		size_t _i = 0;                                                 \
 		while (_i < (list)->n && strcmp((list)->v[_i].id, name)) _i++; \
-		if (_i == (list)->n) {                                      \
-			struct prov_secret _s = {xstrdup(name), opt};       \
-			vec_push(list, _s);                                 \
-		} else if (!(opt)) {                                        \
-			(list)->v[_i].optional = false;                     \
-		}                                                           \
+		if (_i == (list)->n) {                                         \
+			struct prov_secret _s = {xstrdup(name), opt};          \
+			vec_push(list, _s);                                    \
+		} else if (!(opt)) {                                           \
+			(list)->v[_i].optional = false;                        \
+		}                                                              \
 	} while (0)
 
 /* ---- the graph ---- */
 
 static void take_image(struct prov_capture *c, const struct ops_pin *p)
 {
-	struct prov_image i = {.ref = (char *)p->src->image.ref.text, .digest = (char *)p->digest, .local = p->src->scheme == LLB_OCI_LAYOUT};
+	struct prov_image i = {
+		.ref = (char *)p->src->image.ref.text, .digest = (char *)p->digest, .local = p->src->scheme == LLB_OCI_LAYOUT};
 	i.has_platform = p->src->image.platform != NULL;
 	if (i.has_platform) llb_platform_get(p->src->image.platform, &i.platform);
 	prov_capture_image(c, &i);
@@ -195,11 +199,13 @@ void prov_capture_ref(struct prov_capture *c, const struct ref *r)
 void prov_capture_merge(struct prov_capture *c, const struct prov_capture *from)
 {
 	for (size_t i = 0; i < from->images.n; i++) prov_capture_image(c, &from->images.v[i]);
-	for (size_t i = 0; i < from->blobs.n; i++) add_blob(c, from->blobs.v[i].ref, from->blobs.v[i].digest, from->blobs.v[i].local);
+	for (size_t i = 0; i < from->blobs.n; i++)
+		add_blob(c, from->blobs.v[i].ref, from->blobs.v[i].digest, from->blobs.v[i].local);
 	for (size_t i = 0; i < from->git.n; i++) add_git(c, from->git.v[i].url, from->git.v[i].commit, from->git.v[i].bundle);
 	for (size_t i = 0; i < from->http.n; i++) add_http(c, from->http.v[i].url, from->http.v[i].digest);
 	for (size_t i = 0; i < from->locals.n; i++) add_local(c, from->locals.v[i]);
-	for (size_t i = 0; i < from->secrets.n; i++) add_secret(&c->secrets, from->secrets.v[i].id, from->secrets.v[i].optional);
+	for (size_t i = 0; i < from->secrets.n; i++)
+		add_secret(&c->secrets, from->secrets.v[i].id, from->secrets.v[i].optional);
 	for (size_t i = 0; i < from->ssh.n; i++) add_secret(&c->ssh, from->ssh.v[i].id, from->ssh.v[i].optional);
 	c->network |= from->network;
 	c->proxy |= from->proxy;

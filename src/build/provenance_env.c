@@ -1,5 +1,5 @@
-/* What the operator adds to provenance: the members of the JSON objects in a folder, later files win. Read once, when the daemon
- * starts: this one blocks. */
+/* What the operator adds to provenance: the members of the JSON objects in a folder, later files win. Read once, when the
+ * daemon starts: this one blocks. */
 #include "build/provenance.h"
 
 #include <dirent.h>

@@ -1,5 +1,5 @@
-/* Scopes: which frontend request a reference was made for, and how requests are told: arguments without what belongs to the host
- * or to the client, the context as configSource, inputs and the root request beside it. */
+/* Scopes: which frontend request a reference was made for, and how requests are told: arguments without what belongs to the
+ * host or to the client, the context as configSource, inputs and the root request beside it. */
 #include "build/bridge.h"
 #include "build/provenance.h"
 #include "spec/git.h"
@@ -35,7 +35,8 @@ static char *head_of(const Pb__Definition *def)
 	return prov_head(b.p, b.n);
 }
 
-struct prov_scope *prov_scope_new(struct prov_scope *parent, const char *frontend, const struct strvec *opts, const struct bridge *inputs)
+struct prov_scope *prov_scope_new(struct prov_scope *parent, const char *frontend, const struct strvec *opts,
+				  const struct bridge *inputs)
 {
 	_cleanup_arena_ struct arena *a = arena_new(0);
 	if (!parent) return NULL;
@@ -46,11 +47,11 @@ struct prov_scope *prov_scope_new(struct prov_scope *parent, const char *fronten
 	s->frontend = xstrdup(frontend);
 	strvec_copy(&s->opts, opts->v, opts->n);
 	if (inputs) MAP_EACH(&inputs->inputs, it)
-	{
-		const Pb__Definition *def = bridge_input(inputs, it->key, a);
-		_cleanup_free_ char *head = def ? head_of(def) : NULL;
-		if (head) strvec_addf(&s->inputs, "%s=%s", it->key, head);
-	}
+		{
+			const Pb__Definition *def = bridge_input(inputs, it->key, a);
+			_cleanup_free_ char *head = def ? head_of(def) : NULL;
+			if (head) strvec_addf(&s->inputs, "%s=%s", it->key, head);
+		}
 	strvec_sort(&s->inputs);
 	vec_push(&parent->children, s);
 	return s;
@@ -132,12 +133,15 @@ static bool same(const char *a, const char *b) { return !strcmp(a ? a : "", b ? 
 static bool request_eq(const struct prov_request *a, const struct prov_request *b, bool with_root)
 {
 	if (!a || !b) return a == b;
-	if (!same(a->uri, b->uri) || !same(a->hex, b->hex) || !same(a->path, b->path) || !same(a->frontend, b->frontend)) return false;
+	if (!same(a->uri, b->uri) || !same(a->hex, b->hex) || !same(a->path, b->path) || !same(a->frontend, b->frontend))
+		return false;
 	if (a->args.n != b->args.n || a->inputs.n != b->inputs.n) return false;
 	for (size_t i = 0; i < a->args.n; i++)
 		if (strcmp(a->args.v[i], b->args.v[i])) return false;
 	for (size_t i = 0; i < a->inputs.n; i++)
-		if (strcmp(a->inputs.v[i].name, b->inputs.v[i].name) || !request_eq(a->inputs.v[i].req, b->inputs.v[i].req, true)) return false;
+		if (strcmp(a->inputs.v[i].name, b->inputs.v[i].name) ||
+		    !request_eq(a->inputs.v[i].req, b->inputs.v[i].req, true))
+			return false;
 	return !with_root || request_eq(a->root, b->root, true);
 }
 
@@ -236,7 +240,8 @@ struct walk {
 };
 static struct prov_request *tell(struct walk *w, const struct prov_scope *s, const struct prov_capture *c);
 
-static void producers(struct walk *w, const struct prov_scope *s, const char *head, struct prov_request **found, bool *ambiguous)
+static void producers(struct walk *w, const struct prov_scope *s, const char *head, struct prov_request **found,
+		      bool *ambiguous)
 {
 	bool busy = false;
 	for (size_t i = 0; i < w->depth; i++) busy |= w->stack[i] == s;

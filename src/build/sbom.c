@@ -1,5 +1,5 @@
-/* The scan of a result by a scanner image, when the frontend did not do it: one exec a platform, which sees the result read-only
- * and writes in-toto statements. Source: moby/buildkit solver/llbsolver/proc/sbom.go, frontend/attestations/sbom. */
+/* The scan of a result by a scanner image, when the frontend did not do it: one exec a platform, which sees the result
+ * read-only and writes in-toto statements. Source: moby/buildkit solver/llbsolver/proc/sbom.go, frontend/attestations/sbom. */
 #include "build/attest.h"
 #include "build/bridge.h"
 
@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define CORE "/run/src/core/sbom"
-#define OUT  "/run/out/"
+#define OUT "/run/out/"
 
 struct sbom_run {
 	struct build *build;
@@ -31,8 +31,7 @@ static void add_strings(struct arena *a, const json_t *list, size_t *n, const ch
 {
 	size_t i;
 	json_t *x;
-	json_array_foreach(list, i, x)
-		if (json_is_string(x)) LLB_PUSH(a, *n, *v, arena_strdup(a, json_string_value(x)));
+	json_array_foreach(list, i, x) if (json_is_string(x)) LLB_PUSH(a, *n, *v, arena_strdup(a, json_string_value(x)));
 }
 
 static void set_env(struct arena *a, Pb__Meta *m, const char *kv)
@@ -46,7 +45,8 @@ static void set_env(struct arena *a, Pb__Meta *m, const char *kv)
 	LLB_PUSH(a, m->n_env, m->env, arena_strdup(a, kv));
 }
 
-static Pb__Op *scan_op(const struct sbom_run *s, struct arena *a, const json_t *config, const char *image, const char *target, int64_t output)
+static Pb__Op *scan_op(const struct sbom_run *s, struct arena *a, const json_t *config, const char *image, const char *target,
+		       int64_t output)
 {
 	struct build *b = s->build;
 	Pb__Op *op = llb_op_exec(a, llb_platform(a, &b->engine->conf.platforms[0]));
@@ -90,7 +90,8 @@ static int add_scan(struct sbom_run *s, const char *id, struct ref *ref, const j
 	Pb__Definition *def = ref->def ? wire_unpack_as(Pb__Definition, pb__definition, ref->def, ref->def_len, a, e) : NULL;
 	if (ref->def && (!def || llb_def_import(d, def, &target, &output, e) < 0)) return -1;
 	_cleanup_free_ char *identifier = xasprintf("docker-image://%s", s->image);
-	const char *image = llb_def_add(d, llb_op_source(a, identifier, llb_platform(a, &b->engine->conf.platforms[0])), NULL, -1, NULL, 0);
+	const char *image =
+		llb_def_add(d, llb_op_source(a, identifier, llb_platform(a, &b->engine->conf.platforms[0])), NULL, -1, NULL, 0);
 	Pb__OpMetadata *meta = llb_meta(a);
 	_cleanup_free_ char *name = xasprintf("[%s] generating sbom using %s", id, s->image);
 	llb_meta_describe(a, meta, LLB_CUSTOM_NAME, name);
@@ -109,7 +110,8 @@ static int add_scans(struct sbom_run *s, const Gateway__ResolveImageConfigRespon
 {
 	struct build *b = s->build;
 	struct result_platforms ps = {0};
-	json_t *config = json_loadb((const char *)m->config.data, m->config.len, 0, NULL), *c = json_object_get(config, "config");
+	json_t *config = json_loadb((const char *)m->config.data, m->config.len, 0, NULL),
+	       *c = json_object_get(config, "config");
 	int r = 0;
 	if (!config) return err_set(e, CODE_UNKNOWN, "scanner %s: its config is no JSON", s->image);
 	if (!json_array_size(json_object_get(c, "Entrypoint")) && !json_array_size(json_object_get(c, "Cmd")))
@@ -141,7 +143,8 @@ static void resolved(void *arg, const ProtobufCMessage *m, const struct err *e)
 	loop_post(s->build->engine->conf.env->loop, (void (*)(void *))run_free, s);
 }
 
-struct sbom_run *sbom_start(struct build *b, const char *image, const struct strvec *opts, void (*done)(void *arg, const struct err *e), void *arg)
+struct sbom_run *sbom_start(struct build *b, const char *image, const struct strvec *opts,
+			    void (*done)(void *arg, const struct err *e), void *arg)
 {
 	struct sbom_run *s = xnew(struct sbom_run);
 	s->build = b;

@@ -24,15 +24,20 @@ static void copy_one(struct ship_run *r, const struct ship_attest *a)
 	t->snap = a->snap ? snap_ref(a->snap) : NULL;
 	t->content = a->content;
 	t->content_arg = a->content_arg;
-	t->in = (struct attest_in){.key = xstrdup(a->key), .bundle = a->bundle, .path = xstrdup(a->path ? a->path : ""),
+	t->in = (struct attest_in){.key = xstrdup(a->key),
+				   .bundle = a->bundle,
+				   .path = xstrdup(a->path ? a->path : ""),
 				   .predicate_type = xstrdup(a->predicate_type ? a->predicate_type : ""),
-				   .inline_only = str_eq(inline_only, "true"), .sbom_core = meta_text(a, "sbom-core")};
+				   .inline_only = str_eq(inline_only, "true"),
+				   .sbom_core = meta_text(a, "sbom-core")};
 	for (size_t i = 0; i < a->n_subjects; i++) {
 		struct attest_subject s = {a->subjects[i].raw, xstrdup(a->subjects[i].name), xstrdup(a->subjects[i].digest)};
 		vec_push(&t->in.subjects, s);
 	}
-	if (t->snap) t->in.view = snap_view_new(t->snap);
-	else if (a->empty_ref) t->in.view = snap_view_empty(r->req.env->snaps);
+	if (t->snap)
+		t->in.view = snap_view_new(t->snap);
+	else if (a->empty_ref)
+		t->in.view = snap_view_empty(r->req.env->snaps);
 	vec_push(&r->atts, t);
 	vec_push(&r->att_in, &t->in);
 }
@@ -94,7 +99,8 @@ void ship_attests_fill(struct ship_run *r, void (*go)(struct ship_run *r))
 	size_t n = 0;
 	for (size_t i = 0; i < r->atts.n; i++)
 		if (r->atts.v[i]->snap) snaps[n++] = r->atts.v[i]->snap;
-	struct ops_fill_req req = {.snaps = snaps, .n = n, .sessions = r->session_ids, .n_sessions = r->n_sessions, .done = filled, .arg = r};
+	struct ops_fill_req req = {
+		.snaps = snaps, .n = n, .sessions = r->session_ids, .n_sessions = r->n_sessions, .done = filled, .arg = r};
 	r->attests_filled = go;
 	r->fill = n && !r->cancelled ? ops_fill(r->req.env, &req) : NULL;
 	free(snaps);

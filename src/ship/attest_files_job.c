@@ -38,7 +38,8 @@ static int walk(struct subject_list *l, int dirfd /* taken */, const char *prefi
 	DIR *d = depth < DEPTH_MAX ? fdopendir(dirfd) : NULL;
 	if (!d) {
 		close(dirfd);
-		return depth < DEPTH_MAX ? err_sys(e, errno, "%s", prefix) : err_set(e, CODE_RESOURCE_EXHAUSTED, "%s: too many levels", prefix);
+		return depth < DEPTH_MAX ? err_sys(e, errno, "%s", prefix)
+					 : err_set(e, CODE_RESOURCE_EXHAUSTED, "%s: too many levels", prefix);
 	}
 	for (struct dirent *de; (de = readdir(d));)
 		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..")) strvec_add(&names, de->d_name);

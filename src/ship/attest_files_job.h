@@ -7,7 +7,7 @@
 struct files_attest {
 	struct attest_in *const *in; /* borrowed */
 	size_t n_in;
-	char *platform;	    /* id; NULL: the result has none, so no files */
+	char *platform;     /* id; NULL: the result has none, so no files */
 	bool name_platform; /* several platforms in one directory: "provenance.linux_amd64.json" */
 	char *prefix;
 	int64_t mtime_ns;

@@ -102,7 +102,8 @@ static void take_subjects(json_t *list, struct attest_out *o)
 }
 
 /* A whole statement in a file. */
-static int take_statement(const struct attest_in *a, const char *path, const uint8_t *p, size_t n, struct attest_outs *ret, struct err *e)
+static int take_statement(const struct attest_in *a, const char *path, const uint8_t *p, size_t n, struct attest_outs *ret,
+			  struct err *e)
 {
 	_cleanup_ship_raw_ struct ship_raw raw = {0};
 	bool null = false;
@@ -112,7 +113,8 @@ static int take_statement(const struct attest_in *a, const char *path, const uin
 	int r = 0;
 	if (!type) type = "";
 	if (*a->predicate_type && strcmp(type, a->predicate_type))
-		r = err_set(e, CODE_UNKNOWN, "bundle entry %s does not match required predicate type %s", type, a->predicate_type);
+		r = err_set(e, CODE_UNKNOWN, "bundle entry %s does not match required predicate type %s", type,
+			    a->predicate_type);
 	else if (str_starts(type, PROVENANCE_PREFIX))
 		r = err_set(e, CODE_UNKNOWN, "frontend may not bundle provenance attestations");
 	if (r == 0) {
@@ -144,7 +146,8 @@ static int list_dir(int root, const char *path, struct strvec *ret, struct err *
 		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, "..")) continue;
 		if (ret->n == ATTEST_FILES_MAX) {
 			closedir(d);
-			return err_set(e, CODE_RESOURCE_EXHAUSTED, "attestation bundle has more than %d files", ATTEST_FILES_MAX);
+			return err_set(e, CODE_RESOURCE_EXHAUSTED, "attestation bundle has more than %d files",
+				       ATTEST_FILES_MAX);
 		}
 		strvec_add(ret, de->d_name);
 	}
@@ -208,7 +211,8 @@ static void core_first(struct attest_outs *o)
 	*o = sorted;
 }
 
-int attest_job_read(struct attest_in *const *in, size_t n, const char *key, bool skip_inline, struct attest_outs *ret, struct err *e)
+int attest_job_read(struct attest_in *const *in, size_t n, const char *key, bool skip_inline, struct attest_outs *ret,
+		    struct err *e)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct attest_in *a = in[i];
@@ -238,7 +242,8 @@ static void add_subject(struct subjects *to, const char *name, const char *diges
 	vec_push(to, s);
 }
 
-int attest_job_statement(const struct attest_out *o, const struct ship_subject *self, size_t n_self, bool indent, struct buf *ret, struct err *e)
+int attest_job_statement(const struct attest_out *o, const struct ship_subject *self, size_t n_self, bool indent,
+			 struct buf *ret, struct err *e)
 {
 	struct subjects all = {0};
 	static const struct attest_subject itself;

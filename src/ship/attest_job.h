@@ -22,7 +22,7 @@ struct attest_in {
 	char *path, *predicate_type, *sbom_core; /* sbom_core NULL: none */
 	VEC(struct attest_subject) subjects;
 	struct snap_view *view; /* of its reference; NULL: none */
-	struct buf content;	/* has_content */
+	struct buf content;     /* has_content */
 };
 void attest_in_fini(struct attest_in *a); /* not the view */
 
@@ -39,7 +39,9 @@ struct attest_outs {
 };
 void attest_outs_fini(struct attest_outs *o);
 /* Read and check those of platform `key`; skip_inline leaves out what is for inline use only. */
-int attest_job_read(struct attest_in *const *in, size_t n, const char *key, bool skip_inline, struct attest_outs *ret, struct err *e);
+int attest_job_read(struct attest_in *const *in, size_t n, const char *key, bool skip_inline, struct attest_outs *ret,
+		    struct err *e);
 /* The statement with its subjects; `self` are the result's own. */
-int attest_job_statement(const struct attest_out *o, const struct ship_subject *self, size_t n_self, bool indent, struct buf *ret, struct err *e);
+int attest_job_statement(const struct attest_out *o, const struct ship_subject *self, size_t n_self, bool indent,
+			 struct buf *ret, struct err *e);
 #endif

@@ -14,11 +14,13 @@ enum { WANTED = 1, FOUND = 2 };
 
 static char *file_path(const json_t *file)
 {
-	const char *name = json_string_value(json_object_get(file, "fileName")), *comment = json_string_value(json_object_get(file, "comment"));
+	const char *name = json_string_value(json_object_get(file, "fileName")),
+		   *comment = json_string_value(json_object_get(file, "comment"));
 	return name && str_empty(comment) ? path_abs_in(name) : NULL;
 }
 
-static size_t look_in(struct blob_store *blobs, const struct image_layer_info *l, size_t k, struct map *files, size_t left, struct err *e)
+static size_t look_in(struct blob_store *blobs, const struct image_layer_info *l, size_t k, struct map *files, size_t left,
+		      struct err *e)
 {
 	_cleanup_close_ int fd = blob_open(blobs, l->digest, e);
 	_cleanup_tar_decomp_ struct tar_decomp *decomp = NULL;

@@ -5,6 +5,7 @@
 #include "ship/attest_job.h"
 #include "ship/image_job.h"
 
-/* Rewrites o's predicate when it is a core SBOM in SPDX JSON; anything else is left alone. Layers' blobs must be in the store. */
+/* Rewrites o's predicate when it is a core SBOM in SPDX JSON; anything else is left alone. Layers' blobs must be in the store.
+ */
 int attest_sbom_supplement(struct attest_out *o, struct blob_store *blobs, const struct image_ref_info *ref, struct err *e);
 #endif

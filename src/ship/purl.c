@@ -15,7 +15,10 @@ static void escape(struct buf *b, const char *s, size_t n, const char *keep)
 	}
 }
 
-static int by_key(const void *a, const void *b) { return strcmp(((const struct purl_extra *)a)->key, ((const struct purl_extra *)b)->key); }
+static int by_key(const void *a, const void *b)
+{
+	return strcmp(((const struct purl_extra *)a)->key, ((const struct purl_extra *)b)->key);
+}
 
 static void qualifiers(struct buf *b, struct purl_extra *q, size_t n)
 {
@@ -26,8 +29,8 @@ static void qualifiers(struct buf *b, struct purl_extra *q, size_t n)
 	}
 }
 
-char *ship_purl(const char *type, const char *ref, const struct spec_platform *platform, const struct purl_extra *extra, size_t n_extra,
-		struct err *e)
+char *ship_purl(const char *type, const char *ref, const struct spec_platform *platform, const struct purl_extra *extra,
+		size_t n_extra, struct err *e)
 {
 	_cleanup_spec_ref_ struct spec_ref r = {0};
 	struct buf b = BUF_INIT;

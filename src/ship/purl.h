@@ -9,6 +9,6 @@ struct purl_extra {
 	const char *key, *value;
 };
 /* type: "docker" or "oci"; platform NULL: none; extras are more qualifiers. NULL with *e for a bad reference. */
-char *ship_purl(const char *type, const char *ref, const struct spec_platform *platform, const struct purl_extra *extra, size_t n_extra,
-		struct err *e);
+char *ship_purl(const char *type, const char *ref, const struct spec_platform *platform, const struct purl_extra *extra,
+		size_t n_extra, struct err *e);
 #endif
