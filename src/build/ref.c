@@ -49,6 +49,8 @@ static int check_entitlements(const struct engine_conf *conf, const struct build
 		host |= !strcmp(b->pb->entitlements[i], "network.host");
 		insecure |= !strcmp(b->pb->entitlements[i], "security.insecure");
 	}
+	if (x->security != PB__SECURITY_MODE__SANDBOX && x->security != PB__SECURITY_MODE__INSECURE)
+		return err_set(e, CODE_UNKNOWN, "failed to load LLB: invalid security mode %d", (int)x->security);
 	if (x->network == PB__NET_MODE__HOST && !host) return err_set(e, CODE_UNKNOWN, "failed to load LLB: network.host is not allowed");
 	if (x->security == PB__SECURITY_MODE__INSECURE && !insecure)
 		return err_set(e, CODE_UNKNOWN, "failed to load LLB: security.insecure is not allowed");
