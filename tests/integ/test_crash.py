@@ -55,12 +55,12 @@ def test_kill_9_during_a_run(daemon, context, registry, folder, word, delay_s):
     assert r.code != 0
     daemon.start()
     wait_for_end(word)
-    wait_until("a clean state", lambda: not daemon.leftovers(), 10)  # the runtime is looked for after the daemon answers
+    wait_until("a clean state", lambda: not daemon.leftovers(), 30)  # the runtime is looked for after the daemon answers
     context(QUICK % {"word": word})
     r = daemon.build(path, f"--output=type=local,dest={folder}/out", args=args)
     assert any("echo first" in s for s in r.cached()), f"a step that had ended must be a hit:\n{r.out}"
     assert (folder / "out/second").read_text().strip() == word
-    wait_until("a clean state", lambda: not daemon.leftovers(), 10)
+    wait_until("a clean state", lambda: not daemon.leftovers(), 30)
 
 
 def test_kill_9_again_and_again(daemon, context, registry, folder, word):
@@ -74,7 +74,7 @@ def test_kill_9_again_and_again(daemon, context, registry, folder, word):
         daemon.kill()
         daemon.finish(client)
         daemon.start()
-        wait_until("a clean state", lambda: not daemon.leftovers(), 10)
+        wait_until("a clean state", lambda: not daemon.leftovers(), 30)
     daemon.build(path, f"--output=type=local,dest={folder}/out", args=args)
     assert (folder / "out/n").read_text().split() == list("012345")
     busybox = (folder / "out/bin/busybox").read_bytes()
@@ -114,7 +114,7 @@ def test_cancel_ends_the_step(daemon, context, registry, word, how):
     client.send_signal(how)
     assert daemon.finish(client).code != 0
     wait_for_end(word)
-    wait_until("a clean state", lambda: not daemon.leftovers(), 10)
+    wait_until("a clean state", lambda: not daemon.leftovers(), 30)
     context(QUICK % {"word": word})
     daemon.build(path, args=args)
 
