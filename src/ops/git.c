@@ -131,7 +131,7 @@ static int keep_repo(struct ops_git_get *g, struct err *e)
 	_cleanup_free_ char *key = xasprintf("git:%s", g->src->git.remote);
 	if (!g->git.repo_ok) return 0;
 	snap_used(g->repo);
-	snap_set_size(g->repo, -1); /* it grew */
+	snap_set_size(g->repo, g->git.repo_bytes);
 	return g->repo->key ? 0 : snap_set_key(g->repo, key, e);
 }
 

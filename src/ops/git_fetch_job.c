@@ -478,8 +478,10 @@ void git_job_fetch(struct git_job *j, bool objects)
 {
 	struct err *e = &j->error;
 	_cleanup_free_ char *dir = NULL;
+	j->repo_bytes = -1;
 	_cleanup_close_ int fd = snap_view_open_root(j->repo, true, e);
 	if (fd < 0 || dir_path(fd, &dir, e) < 0 || fetch_into(j, dir, e) < 0) return;
+	j->repo_bytes = snap_view_usage(j->repo, j->cancelled, NULL);
 	if ((objects || j->src->git.verify) && git_objects(j, dir, e) < 0) return;
 	if (j->src->git.verify && git_verify(j, e) < 0) return;
 	if (j->checkout) git_checkout(j, dir, e);

@@ -141,6 +141,8 @@ static void make_argv(const struct git_cli *g, const struct strvec *args, struct
 	/* No housekeeping that goes on behind our back. */
 	strvec_add(argv, "-c");
 	strvec_add(argv, "gc.autoDetach=false");
+	strvec_add(argv, "-c");
+	strvec_add(argv, "advice.detachedHead=false");
 	if (g->tree) {
 		strvec_add(argv, "--work-tree");
 		strvec_add(argv, g->tree);

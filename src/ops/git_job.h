@@ -28,6 +28,7 @@ struct git_job {
 	/* in for a fetch, out of a resolve */
 	char *digest, *name, *commit; /* heap; see struct ops_known */
 	/* out */
+	int64_t repo_bytes; /* on disk; -1: not known */
 	bool repo_ok; /* the repository is worth keeping */
 	bool reset;   /* failed in a way that a fresh repository would mend */
 	uint8_t *commit_object, *tag_object;
