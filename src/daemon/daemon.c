@@ -9,7 +9,7 @@
 #include <sys/file.h>
 #include <sys/utsname.h>
 
-enum { TRIM_FIRST_MS = 300, TRIM_EVERY_MS = 30000, TRIM_IDLE_MS = 60000 };
+enum { DRAIN_MS = 3000, TRIM_FIRST_MS = 300, TRIM_EVERY_MS = 30000, TRIM_IDLE_MS = 60000 };
 
 /* ---- the root: one daemon at a time ---- */
 
@@ -183,6 +183,7 @@ static int open_stores(struct daemon *d, struct err *e)
 int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 {
 	d->conf = conf;
+	list_init(&d->connections);
 	d->dir = xasprintf("%s/slipway", conf->root);
 	struct err ns = ERR_INIT;
 	if (run_enter_namespace(&ns) < 0) log_warn("%s", ns.msg);
@@ -233,20 +234,46 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 
 /* ---- --idle-exit: an embedded daemon leaves when nobody needs it ---- */
 
-static void conn_closed(void *arg, const struct err *why) { ((struct daemon *)arg)->connections--; }
+struct connection {
+	struct wire_conn *conn;
+	struct daemon *daemon;
+	struct list link;
+};
 
-static void conn_opened(void *arg, struct wire_conn *c)
+static void conn_closed(void *arg, const struct err *why)
+{
+	struct connection *c = arg;
+	struct daemon *d = c->daemon;
+	list_del(&c->link);
+	free(c);
+	if (d->drain.uv && list_empty(&d->connections)) loop_stop(d->loop);
+}
+
+static void conn_opened(void *arg, struct wire_conn *conn)
 {
 	struct daemon *d = arg;
-	d->connections++;
-	wire_conn_on_closed(c, conn_closed, d);
+	struct connection *c = xnew(struct connection);
+	c->conn = conn;
+	c->daemon = d;
+	list_add_tail(&d->connections, &c->link);
+	wire_conn_on_closed(conn, conn_closed, c);
+}
+
+static void drained(void *arg) { loop_stop(((struct daemon *)arg)->loop); }
+
+void daemon_drain(struct daemon *d)
+{
+	if (d->drain.uv) return;
+	loop_timer_start(d->loop, &d->drain, DRAIN_MS, 0, drained, d);
+	if (list_empty(&d->connections)) loop_stop(d->loop);
+	LIST_EACH(&d->connections, struct connection, c, link) wire_conn_shutdown(c->conn);
 }
 
 static void check_idle(void *arg)
 {
 	struct daemon *d = arg;
 	int64_t now = time_mono_ns();
-	if (engine_running(d->engine) || d->connections || !d->busy_ns) d->busy_ns = now;
+	if (engine_running(d->engine) || !list_empty(&d->connections) || !d->busy_ns) d->busy_ns = now;
 	if (now - d->busy_ns < d->conf->idle_exit_ns) return;
 	log_info("idle: leaving");
 	loop_stop(d->loop);

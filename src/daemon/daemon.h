@@ -24,14 +24,17 @@ struct daemon {
 	VEC(struct spec_platform) platforms;
 	char *worker_id;
 	bool stopping;
-	struct loop_timer trim, flush;
+	struct loop_timer trim;
 	struct loop_timer idle;
-	size_t connections;
+	struct list connections; /* struct connection */
+	struct loop_timer drain;
 	int64_t busy_ns; /* when it was last seen busy; for --idle-exit */
 };
 /* Takes conf. Opens everything below conf->root; blocks. */
 int daemon_open(struct daemon *d, struct conf *conf, struct err *e);
 int daemon_listen(struct daemon *d, struct err *e);
+/* No build runs any more: let every client read its last answer, then end the loop; after 3 s in any case. */
+void daemon_drain(struct daemon *d);
 void daemon_close(struct daemon *d); /* harmless on what is half open */
 struct reg_config *daemon_registries(const struct conf *c);
 #endif

@@ -7,22 +7,12 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static void stopped(void *arg)
-{
-	struct daemon *d = arg;
-	loop_stop(d->loop);
-}
-
-/* Who listens to history is told that it ends; the bytes still have to go out. */
 static void all_ended(void *arg)
 {
-	enum { FLUSH_MS = 100 };
 	struct daemon *d = arg;
 	if (!d->stopping) return;
-	if (history_release(d->engine))
-		loop_timer_start(d->loop, &d->flush, FLUSH_MS, 0, stopped, d);
-	else
-		loop_post(d->loop, stopped, d);
+	history_release(d->engine); /* who listens to history is told that it ends */
+	daemon_drain(d);
 }
 
 /* First signal: take no more calls, let builds end. Second: go. */
