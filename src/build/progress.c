@@ -16,6 +16,7 @@ struct build_reader {
 	size_t at;
 	bool paused, posted, stopped;
 	struct loop_timer timer;
+	int64_t delivered_ns; /* when the last batch went out */
 	struct list link; /* in build->readers or engine->waits */
 	void (*batch)(void *arg, struct prog_event *const *v, size_t n);
 	void (*end)(void *arg, const struct err *e);
@@ -174,6 +175,7 @@ static void deliver(void *arg)
 {
 	struct build_reader *r = arg;
 	r->posted = false;
+	r->delivered_ns = time_mono_ns();
 	if (r->stopped) {
 		reader_free(r);
 		return;
@@ -192,12 +194,15 @@ static void deliver(void *arg)
 	}
 }
 
-/* Events are handed over in batches: at once when the reader was idle, then at most every STATUS_EVERY_MS. */
+/* Events are handed over in batches: at once when the last batch is a while ago, else when STATUS_EVERY_MS have passed since; the
+ * last ones at once, since the client waits for the end. */
 static void reader_kick(struct build_reader *r)
 {
-	if (r->posted || r->paused || !r->build) return;
+	if (r->paused || !r->build || (r->posted && !r->build->events_closed)) return;
+	int64_t since_ms = (time_mono_ns() - r->delivered_ns) / 1000000;
+	uint64_t wait_ms = r->build->events_closed || since_ms >= STATUS_EVERY_MS ? 0 : (uint64_t)(STATUS_EVERY_MS - since_ms);
 	r->posted = true;
-	loop_timer_start(r->engine->conf.env->loop, &r->timer, r->build->events_closed ? 0 : STATUS_EVERY_MS, 0, deliver, r);
+	loop_timer_start(r->engine->conf.env->loop, &r->timer, wait_ms, 0, deliver, r);
 }
 
 static void never_came(void *arg)
