@@ -209,6 +209,30 @@ static void warn_platforms(struct ship_run_all *s, const char *vertex)
 	if (own) build_vertex_end(own, NULL);
 }
 
+/* Cache options of the request that this daemon does not act upon yet: said on a vertex of their own, never silently dropped. */
+static void say_unsupported(struct build *b, const char *what, const char *type)
+{
+	_cleanup_free_ char *name = xasprintf("%s %s", what, type), *id = xasprintf("%s-%s", b->ref, name);
+	_cleanup_free_ char *text = xasprintf("%s is not supported by this daemon yet: ignored", name);
+	struct build_vertex *v = build_vertex_start(b, id, name);
+	struct prog_warning w = {.level = 1, .short_ = text};
+	memcpy(w.vertex, v->v.digest, sizeof w.vertex);
+	struct prog_event *ev = prog_warning_new(&w);
+	build_event(b, ev);
+	prog_unref(ev);
+	_cleanup_free_ char *line = xasprintf("%s\n", text);
+	build_vertex_log(v, 2, line);
+	build_vertex_end(v, NULL);
+	log_warn("%s", text);
+}
+
+static void say_cache_options(struct build *b)
+{
+	const Control__CacheOptions *c = b->pb->cache;
+	for (size_t i = 0; c && i < c->n_exports; i++) say_unsupported(b, "exporting cache to", c->exports[i]->type);
+	for (size_t i = 0; c && i < c->n_imports; i++) say_unsupported(b, "importing cache from", c->imports[i]->type);
+}
+
 static void begin(void *arg)
 {
 	struct ship_run_all *s = arg;
@@ -216,6 +240,7 @@ static void begin(void *arg)
 		finish(s, NULL);
 		return;
 	}
+	say_cache_options(s->build);
 	if (!exporter_count(s->build->pb)) {
 		warn_platforms(s, NULL);
 		next(s);
