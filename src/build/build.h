@@ -144,7 +144,7 @@ void bridge_stat_file_container(struct bridge *b, const Gateway__StatFileRequest
 struct exec_stream;
 struct exec_stream_ops {
 	void (*send)(void *arg, const Gateway__ExecMessage *m);
-	bool (*congested)(void *arg);		/* send no more now: exec_stream_writable comes */
+	size_t (*queued)(void *arg); /* bytes sent that have not gone yet: exec_stream_writable comes when few are left */
 	void (*consumed)(void *arg, size_t n);	/* so many bytes of what exec_stream_message got have gone on */
 	void (*end)(void *arg, const struct err *e); /* once, the last one; e NULL: clean. Not after exec_stream_close */
 };

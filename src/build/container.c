@@ -14,7 +14,7 @@
 struct container_call {
 	struct bridge_call c;
 	struct container *container; /* NULL once it has been answered */
-	size_t at; /* the mount whose reference is being evaluated */
+	size_t at;                   /* the mount whose reference is being evaluated */
 };
 
 static void container_free(struct container *c)
@@ -179,8 +179,8 @@ static void next_input(struct container_call *call)
 		ref_eval(ref, evaluated, call);
 	} else {
 		struct err e = ERR_INIT;
-		err_set(&e, CODE_UNKNOWN, "failed to find ref %s for \"%s\" mount: return reference %s not found", m->resultid, m->dest,
-			m->resultid);
+		err_set(&e, CODE_UNKNOWN, "failed to find ref %s for \"%s\" mount: return reference %s not found", m->resultid,
+			m->dest, m->resultid);
 		answer(c, NULL, &e);
 		err_fini(&e);
 		container_free(c);
@@ -239,8 +239,8 @@ static struct container *container_new(struct bridge *b, const Gateway__NewConta
 	const char *sessions[OPS_SESSIONS_MAX];
 	wire_pack(&req->base, &bytes);
 	c->arena = arena_new(0);
-	c->req = wire_unpack_as(Gateway__NewContainerRequest, gateway__new_container_request, arena_memdup(c->arena, bytes.p, bytes.n),
-				bytes.n, c->arena, e);
+	c->req = wire_unpack_as(Gateway__NewContainerRequest, gateway__new_container_request,
+				arena_memdup(c->arena, bytes.p, bytes.n), bytes.n, c->arena, e);
 	ensure(c->req);
 	c->id = xstrdup(req->containerid);
 	c->bridge = b;

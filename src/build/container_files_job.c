@@ -63,12 +63,16 @@ static int read_file(struct files_job *j, int root, const char *path, struct err
 		if (n < 0 && errno == EINTR) continue;
 		if (n < 0) return fail(e, "read", path);
 		if (buf_add(&j->data, chunk, (size_t)n) < 0)
-			return err_set(e, CODE_RESOURCE_EXHAUSTED, "%s is larger than a message may be (%d bytes)", j->path, READ_MAX);
+			return err_set(e, CODE_RESOURCE_EXHAUSTED, "%s is larger than a message may be (%d bytes)", j->path,
+				       READ_MAX);
 	}
 	return 0;
 }
 
-static int by_path(const void *a, const void *b) { return strcmp(((const struct tree_entry *)a)->path, ((const struct tree_entry *)b)->path); }
+static int by_path(const void *a, const void *b)
+{
+	return strcmp(((const struct tree_entry *)a)->path, ((const struct tree_entry *)b)->path);
+}
 
 static int read_dir(struct files_job *j, int root, const char *path, struct err *e)
 {

@@ -41,7 +41,7 @@ struct gateway_front {
 	struct wire_conn *conn;
 	struct loop_timer grace;
 	int child_fds[2]; /* its stdin and stdout, until it has them */
-	struct buf line; /* of its stderr */
+	struct buf line;  /* of its stderr */
 	struct result result;
 	struct err error; /* what Return said, or what went wrong here */
 	bool returned, mounted, unmounting, job_runs, closed_early, posted;
@@ -317,8 +317,11 @@ static int start_run(struct gateway_front *g, int in, int out, struct err *e)
 	static const char *const meta_options[] = {"bind", "ro", "nosuid", "nodev", "noexec"};
 	_cleanup_strvec_ struct strvec env = {0};
 	make_env(g, &env);
-	struct run_mount meta = {.source = g->meta_dir, .dest = "/run/config/buildkit/metadata", .type = "bind",
-				 .options = (char *const *)meta_options, .n_options = array_len(meta_options)};
+	struct run_mount meta = {.source = g->meta_dir,
+				 .dest = "/run/config/buildkit/metadata",
+				 .type = "bind",
+				 .options = (char *const *)meta_options,
+				 .n_options = array_len(meta_options)};
 	struct run_spec spec = RUN_SPEC_INIT;
 	spec.rootfs = ops_mounts_rootfs(g->mounts);
 	spec.args = g->args.v;
@@ -357,11 +360,13 @@ static void mounted(void *arg, const struct err *e)
 	struct gateway_front *g = arg;
 	struct err failed = ERR_INIT;
 	if (e) {
+		err_copy(&failed, e);
 		ops_mounts_free(take_ptr(g->mounts));
 		if (g->build)
-			fail(g, e);
+			fail(g, &failed);
 		else
 			clean(g);
+		err_fini(&failed);
 		return;
 	}
 	g->mounted = true;
@@ -508,10 +513,8 @@ static int take_config(struct gateway_front *g, const void *p, size_t n, struct 
 	const json_t *env = json_object_get(c, "Env"), *entry = json_object_get(c, "Entrypoint");
 	const char *cwd = json_string_value(json_object_get(c, "WorkingDir"));
 	size_t i;
-	json_array_foreach(env, i, v)
-		if (json_is_string(v)) strvec_add(&g->image_env, json_string_value(v));
-	json_array_foreach(entry, i, v)
-		if (json_is_string(v)) strvec_add(&g->args, json_string_value(v));
+	json_array_foreach(env, i, v) if (json_is_string(v)) strvec_add(&g->image_env, json_string_value(v));
+	json_array_foreach(entry, i, v) if (json_is_string(v)) strvec_add(&g->args, json_string_value(v));
 	if (!str_empty(cwd)) g->cwd = xstrdup(cwd);
 	g->labels = json_incref(json_object_get(c, "Labels"));
 	json_decref(image);

@@ -6,7 +6,8 @@
 struct gateway_front;
 /* bridge is taken: the frontend's own, with its inputs. opts are copied. done comes once, later. */
 struct gateway_front *gateway_front_start(struct build *b, struct bridge *bridge, const struct strvec *opts,
-					  void (*done)(void *arg, struct result *res /* taken */, const struct err *e), void *arg);
+					  void (*done)(void *arg, struct result *res /* taken */, const struct err *e),
+					  void *arg);
 /* done is not called any more; what runs is stopped and cleaned up by itself. */
 void gateway_front_cancel(struct gateway_front *g);
 #endif

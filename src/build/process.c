@@ -19,11 +19,12 @@ int process_signal_number(const char *name)
 		const char *name;
 		int number;
 	} table[] = {
-		{"ABRT", SIGABRT}, {"ALRM", SIGALRM}, {"BUS", SIGBUS},	 {"CHLD", SIGCHLD}, {"CLD", SIGCHLD},	{"CONT", SIGCONT},
-		{"FPE", SIGFPE},   {"HUP", SIGHUP},   {"ILL", SIGILL},	 {"INT", SIGINT},   {"IO", SIGIO},	{"IOT", SIGABRT},
-		{"KILL", SIGKILL}, {"PIPE", SIGPIPE}, {"POLL", SIGIO},	 {"PROF", SIGPROF}, {"PWR", SIGPWR},	{"QUIT", SIGQUIT},
-		{"SEGV", SIGSEGV}, {"STKFLT", 16},    {"STOP", SIGSTOP}, {"SYS", SIGSYS},   {"TERM", SIGTERM},	{"TRAP", SIGTRAP},
-		{"TSTP", SIGTSTP}, {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU}, {"URG", SIGURG},   {"USR1", SIGUSR1},	{"USR2", SIGUSR2},
+		{"ABRT", SIGABRT},     {"ALRM", SIGALRM},   {"BUS", SIGBUS},   {"CHLD", SIGCHLD}, {"CLD", SIGCHLD},
+		{"CONT", SIGCONT},     {"FPE", SIGFPE},     {"HUP", SIGHUP},   {"ILL", SIGILL},   {"INT", SIGINT},
+		{"IO", SIGIO},         {"IOT", SIGABRT},    {"KILL", SIGKILL}, {"PIPE", SIGPIPE}, {"POLL", SIGIO},
+		{"PROF", SIGPROF},     {"PWR", SIGPWR},     {"QUIT", SIGQUIT}, {"SEGV", SIGSEGV}, {"STKFLT", 16},
+		{"STOP", SIGSTOP},     {"SYS", SIGSYS},     {"TERM", SIGTERM}, {"TRAP", SIGTRAP}, {"TSTP", SIGTSTP},
+		{"TTIN", SIGTTIN},     {"TTOU", SIGTTOU},   {"URG", SIGURG},   {"USR1", SIGUSR1}, {"USR2", SIGUSR2},
 		{"VTALRM", SIGVTALRM}, {"WINCH", SIGWINCH}, {"XCPU", SIGXCPU}, {"XFSZ", SIGXFSZ},
 	};
 	for (size_t i = 0; i < array_len(table); i++)
@@ -47,6 +48,7 @@ static void tell_started(struct process *p)
 }
 
 static void wake_waiting(struct container *c);
+static size_t drop_input(struct process *p);
 
 static void end(struct process *p, unsigned code, const struct err *e)
 {
@@ -60,7 +62,7 @@ static void end(struct process *p, unsigned code, const struct err *e)
 	tell_started(p);
 	if (p->ops) p->ops->exited(p->arg, code, e);
 	strvec_fini(&p->secret_env);
-	buf_fini(&p->early);
+	drop_input(p);
 	err_fini(&p->error);
 	arena_free(p->arena);
 	free(p);
@@ -117,6 +119,70 @@ static void run_exited(void *user, const struct run_exit *x, const struct err *e
 	err_fini(&e);
 }
 
+/* ---- input: one piece at a time, so that it is known what has been taken ---- */
+
+enum { PIECE_BYTES = 32 << 10 };
+
+struct chunk {
+	struct list link;
+	size_t n;
+	uint8_t b[];
+};
+
+static size_t drop_input(struct process *p)
+{
+	size_t n = 0;
+	LIST_EACH(&p->input, struct chunk, c, link)
+	{
+		n += c->n;
+		list_del(&c->link);
+		free(c);
+	}
+	return n;
+}
+
+static void pump(struct process *p)
+{
+	if (!p->runs || p->writing) return;
+	struct chunk *c = list_first(&p->input, struct chunk, link);
+	if (c && run_write_stdin(p->run, c->b, c->n, NULL) >= 0) {
+		p->writing = true;
+	} else if (c) { /* it has closed its side: what comes is dropped */
+		size_t n = drop_input(p);
+		if (p->ops) p->ops->drained(p->arg, n);
+	} else if (p->eof && !p->eof_sent) {
+		p->eof_sent = true;
+		run_write_stdin(p->run, NULL, 0, NULL);
+	}
+}
+
+static void run_drained(void *user)
+{
+	struct process *p = user;
+	struct chunk *c = p->writing ? list_first(&p->input, struct chunk, link) : NULL;
+	p->writing = false;
+	if (c) {
+		list_del(&c->link);
+		if (p->ops) p->ops->drained(p->arg, c->n);
+		free(c);
+	}
+	pump(p);
+}
+
+void process_write(struct process *p, const void *data, size_t n)
+{
+	if (!p->has_stdin || p->eof || p->state == PROCESS_REFUSED) return;
+	p->eof = !n;
+	for (size_t at = 0; at < n; at += PIECE_BYTES) {
+		size_t k = min_of(n - at, (size_t)PIECE_BYTES);
+		struct chunk *c = xmalloc(sizeof *c + k);
+		c->n = k;
+		memcpy(c->b, (const char *)data + at, k);
+		list_add_tail(&p->input, &c->link);
+	}
+	pump(p);
+}
+
 /* ---- running ---- */
 
 static void hand_over(struct process *p)
@@ -125,12 +191,7 @@ static void hand_over(struct process *p)
 	if (p->paused) run_pause_output(p->run, true);
 	if (p->rows) run_resize(p->run, p->rows, p->cols);
 	for (size_t i = 0; i < p->n_signals; i++) run_signal(p->run, p->signals[i]);
-	struct buf early = p->early;
-	bool eof = p->eof;
-	p->early = BUF_INIT;
-	if (early.n) process_write(p, early.p, early.n);
-	if (eof) process_write(p, NULL, 0);
-	buf_fini(&early);
+	pump(p);
 }
 
 static void run_started(void *user)
@@ -150,14 +211,11 @@ static void out(struct process *p, int fd, const void *data, size_t n)
 static void run_stdout(void *user, const void *data, size_t n) { out(user, 1, data, n); }
 static void run_stderr(void *user, const void *data, size_t n) { out(user, 2, data, n); }
 
-static void run_drained(void *user)
-{
-	struct process *p = user;
-	if (p->ops) p->ops->drained(p->arg);
-}
-
-static const struct run_ops run_ops = {
-	.started = run_started, .stdout_data = run_stdout, .stderr_data = run_stderr, .stdin_drained = run_drained, .exited = run_exited};
+static const struct run_ops run_ops = {.started = run_started,
+				       .stdout_data = run_stdout,
+				       .stderr_data = run_stderr,
+				       .stdin_drained = run_drained,
+				       .exited = run_exited};
 
 static void make_env(const struct process *p, struct strvec *env)
 {
@@ -166,7 +224,9 @@ static void make_env(const struct process *p, struct strvec *env)
 	bool windows = platform && !strcmp(platform->os, "windows");
 	strvec_copy(env, (char *const *)meta->env, meta->n_env);
 	if (!strvec_env_get(env, "PATH"))
-		strvec_add(env, windows ? "PATH=c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0" : "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+		strvec_add(env,
+			   windows ? "PATH=c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0"
+				   : "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 	if (p->init->tty && !strvec_env_get(env, "TERM")) strvec_add(env, "TERM=xterm");
 	strvec_copy(env, p->secret_env.v, p->secret_env.n);
 }
@@ -178,7 +238,8 @@ static int start_first(struct process *p, char *const *args, char *const *env, s
 	struct container *c = p->container;
 	struct run_spec spec = RUN_SPEC_INIT;
 	struct run_host *hosts = xcalloc(c->req->n_extrahosts, sizeof *hosts);
-	for (size_t i = 0; i < c->req->n_extrahosts; i++) hosts[i] = (struct run_host){c->req->extrahosts[i]->host, c->req->extrahosts[i]->ip};
+	for (size_t i = 0; i < c->req->n_extrahosts; i++)
+		hosts[i] = (struct run_host){c->req->extrahosts[i]->host, c->req->extrahosts[i]->ip};
 	spec.rootfs = ops_mounts_rootfs(c->mounts);
 	spec.args = args;
 	spec.env = env;
@@ -186,7 +247,9 @@ static int start_first(struct process *p, char *const *args, char *const *env, s
 	spec.user = p->init->meta->user;
 	spec.hostname = str_empty(c->req->hostname) ? NULL : c->req->hostname;
 	spec.mounts = ops_mounts_list(c->mounts, &spec.n_mounts);
-	spec.net = c->req->network == PB__NET_MODE__HOST ? RUN_NET_HOST : c->req->network == PB__NET_MODE__NONE ? RUN_NET_NONE : RUN_NET_DEFAULT;
+	spec.net = c->req->network == PB__NET_MODE__HOST   ? RUN_NET_HOST
+		   : c->req->network == PB__NET_MODE__NONE ? RUN_NET_NONE
+							   : RUN_NET_DEFAULT;
 	spec.insecure = p->init->security == PB__SECURITY_MODE__INSECURE;
 	spec.remove_stubs_recursive = p->init->meta->removemountstubsrecursive;
 	spec.trace = true;
@@ -224,7 +287,8 @@ static int check(const struct process *p, struct err *e)
 	if (p->cancelled) return err_set(e, CODE_CANCELLED, "context canceled");
 	if (mode != PB__SECURITY_MODE__SANDBOX && mode != PB__SECURITY_MODE__INSECURE)
 		return err_set(e, CODE_UNKNOWN, "invalid security mode %d", (int)mode);
-	if (c->req->network == PB__NET_MODE__HOST && !c->allow_host) return err_set(e, CODE_UNKNOWN, "network.host is not allowed");
+	if (c->req->network == PB__NET_MODE__HOST && !c->allow_host)
+		return err_set(e, CODE_UNKNOWN, "network.host is not allowed");
 	if (mode == PB__SECURITY_MODE__INSECURE && !c->allow_insecure)
 		return err_set(e, CODE_UNKNOWN, "security.insecure is not allowed");
 	if (!p->is_first && !c->run) return err_set(e, CODE_UNKNOWN, "container %s not found", c->id);
@@ -285,8 +349,8 @@ static void have_secrets(void *arg, const struct err *e)
 {
 	struct process *p = arg;
 	if (e) {
-		ops_mounts_free(take_ptr(p->secrets));
 		refuse(p, e);
+		ops_mounts_free(take_ptr(p->secrets)); /* e is its own */
 		return;
 	}
 	const struct strvec *env = ops_mounts_secret_env(p->secrets);
@@ -317,7 +381,8 @@ static void begin(void *arg)
 	struct err e = ERR_INIT;
 	for (size_t i = 0; i < p->init->n_secretenv; i++)
 		if (!*p->init->secretenv[i]->id)
-			err_set(&e, CODE_UNKNOWN, "secret ID missing for \"%s\" environment variable", p->init->secretenv[i]->name);
+			err_set(&e, CODE_UNKNOWN, "secret ID missing for \"%s\" environment variable",
+				p->init->secretenv[i]->name);
 	if (err_is_set(&e))
 		refuse(p, &e);
 	else if (p->init->n_secretenv)
@@ -329,7 +394,8 @@ static void begin(void *arg)
 
 /* ---- from outside ---- */
 
-struct process *process_start(struct container *c, struct arena *a, const Gateway__InitMessage *init, const struct process_ops *ops, void *arg)
+struct process *process_start(struct container *c, struct arena *a, const Gateway__InitMessage *init,
+			      const struct process_ops *ops, void *arg)
 {
 	struct process *p = xnew(struct process);
 	p->container = c;
@@ -338,26 +404,12 @@ struct process *process_start(struct container *c, struct arena *a, const Gatewa
 	p->ops = ops;
 	p->arg = arg;
 	p->is_first = !c->has_first;
-	p->early = BUF_INIT;
+	list_init(&p->input);
 	for (size_t i = 0; i < init->n_fds; i++) p->has_stdin |= init->fds[i] == 0;
 	c->has_first = true;
 	list_add_tail(&c->processes, &p->link);
 	loop_post(c->env->loop, begin, p);
 	return p;
-}
-
-void process_write(struct process *p, const void *data, size_t n)
-{
-	if (!p->has_stdin || p->state == PROCESS_REFUSED) return;
-	if (!p->runs) {
-		if (n)
-			buf_add(&p->early, data, n);
-		else
-			p->eof = true;
-		return;
-	}
-	/* What is written behind the end of a process is dropped. */
-	if (run_write_stdin(p->run, data, n, NULL) < 0 && n && p->ops) p->ops->drained(p->arg);
 }
 
 void process_signal(struct process *p, int signum)
@@ -385,7 +437,7 @@ void process_detach(struct process *p)
 {
 	p->ops = NULL;
 	process_pause(p, false);
-	process_write(p, NULL, 0);
+	process_write(p, NULL, 0); /* behind what has come */
 }
 
 void process_cancel(struct process *p)

@@ -11,7 +11,8 @@ static bool is_map_entry(const ProtobufCFieldDescriptor *f)
 {
 	if (f->type != PROTOBUF_C_TYPE_MESSAGE || f->label != PROTOBUF_C_LABEL_REPEATED) return false;
 	const ProtobufCMessageDescriptor *d = f->descriptor;
-	return d->n_fields == 2 && str_ends(d->short_name, "Entry") && !strcmp(d->fields[0].name, "key") && !strcmp(d->fields[1].name, "value");
+	return d->n_fields == 2 && str_ends(d->short_name, "Entry") && !strcmp(d->fields[0].name, "key") &&
+	       !strcmp(d->fields[1].name, "value");
 }
 
 static size_t size_of(ProtobufCType t)

@@ -1,5 +1,5 @@
-/* What makes a failed step debuggable: the error that a frontend gets names the operation, and results that the frontend may mount
- * in a container: the step's inputs, and what it had written (errdefs.Solve, in protobuf's JSON).
+/* What makes a failed step debuggable: the error that a frontend gets names the operation, and results that the frontend may
+ * mount in a container: the step's inputs, and what it had written (errdefs.Solve, in protobuf's JSON).
  *
  *  1. The failed vertex is found by the Vertex detail that the solver put on the error, so it does not matter through how many
  *     hands it went. An error without one gets nothing.
@@ -63,7 +63,8 @@ static void describe(struct arena *a, const struct llb_node *node, Errdefs__Solv
 	}
 }
 
-static void add_subject(const struct solve_debris *d, Errdefs__Solve *m, Errdefs__FileAction *file, Errdefs__ContentCache *cache)
+static void add_subject(const struct solve_debris *d, Errdefs__Solve *m, Errdefs__FileAction *file,
+			Errdefs__ContentCache *cache)
 {
 	errdefs__file_action__init(file);
 	errdefs__content_cache__init(cache);

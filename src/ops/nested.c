@@ -1,7 +1,7 @@
-/* The build operation: a graph whose definition lies in a file of an input. The file is read by a job; then a build that wants this
- * step evaluates the graph as one of its own, and what that gives is the result. When that build ends first, another one that
- * wants the step is asked. It takes no slot: what it waits for takes them.
- * Source: moby/buildkit solver/llbsolver/ops/build.go. */
+/* The build operation: a graph whose definition lies in a file of an input. The file is read by a job; then a build that wants
+ * this step evaluates the graph as one of its own, and what that gives is the result. When that build ends first, another one
+ * that wants the step is asked. It takes no slot: what it waits for takes them. Source: moby/buildkit
+ * solver/llbsolver/ops/build.go. */
 #include "ops/internal.h"
 #include "ops/nested_job.h"
 #include "wire/wire.h"
@@ -128,7 +128,8 @@ static int find_input(const struct nested_op *x, struct snap **ret, struct err *
 	for (size_t i = 0; i < pb->n_inputs; i++) {
 		if (strcmp(pb->inputs[i]->key, LLB_DEFINITION_FILE) || !pb->inputs[i]->value) continue;
 		int64_t at = pb->inputs[i]->value->input;
-		if (at < 0 || (size_t)at >= solve_input_count(x->node)) return err_set(e, CODE_UNKNOWN, "invalid index %lld", (long long)at);
+		if (at < 0 || (size_t)at >= solve_input_count(x->node))
+			return err_set(e, CODE_UNKNOWN, "invalid index %lld", (long long)at);
 		*ret = solve_input(x->node, (size_t)at);
 		return 0;
 	}
@@ -180,6 +181,11 @@ static void cancel(void *op, struct solve_node *n)
 }
 
 const struct ops_kind ops_build_kind = {
-	.vt = {.kind = "build", .map = ops_map_by_keys, .content = ops_content, .exec = exec, .cancel = cancel, .free = op_free},
+	.vt = {.kind = "build",
+	       .map = ops_map_by_keys,
+	       .content = ops_content,
+	       .exec = exec,
+	       .cancel = cancel,
+	       .free = op_free},
 	.size = sizeof(struct nested_op),
 };

@@ -23,9 +23,10 @@ int nested_job_read(const struct snap_view *v, const char *path, uint8_t **ret, 
 	while ((n = read(fd, chunk, sizeof chunk)) != 0) {
 		if (n < 0 && errno == EINTR) continue;
 		int r = n < 0 ? err_sys(e, errno, "read %s", path)
-			      : buf_add(&b, chunk, (size_t)n) < 0 ? err_set(e, CODE_RESOURCE_EXHAUSTED, "%s is larger than a definition may be (%d bytes)",
-								       path, NESTED_MAX_BYTES)
-							     : 0;
+			: buf_add(&b, chunk, (size_t)n) < 0
+				? err_set(e, CODE_RESOURCE_EXHAUSTED, "%s is larger than a definition may be (%d bytes)", path,
+					  NESTED_MAX_BYTES)
+				: 0;
 		if (r < 0) {
 			buf_fini(&b);
 			return -1;

@@ -30,7 +30,7 @@ static void send_msg(void *arg, const Gateway__ExecMessage *m)
 	wire_call_send_msg(c->wire, &m->base);
 }
 
-static bool congested(void *arg) { return wire_call_congested(((struct serve_call *)arg)->wire); }
+static size_t queued(void *arg) { return wire_call_queued(((struct serve_call *)arg)->wire); }
 static void consumed(void *arg, size_t n) { wire_call_consumed(((struct serve_call *)arg)->wire, n); }
 
 static void end(void *arg, const struct err *e)
@@ -88,7 +88,7 @@ static void gone(struct serve_call *c)
 
 static void open_stream(struct serve_call *c)
 {
-	static const struct exec_stream_ops ops = {send_msg, congested, consumed, end};
+	static const struct exec_stream_ops ops = {send_msg, queued, consumed, end};
 	struct exec_state *x = state_of(c);
 	c->pending = true;
 	x->stream = exec_stream_open(c->bridge, &ops, c);
@@ -100,7 +100,8 @@ static void open_stream(struct serve_call *c)
 /* Called when the call comes, and again when its bridge has been found. */
 void serve_exec_process(struct serve_call *c)
 {
-	static const struct wire_call_ops ops = {.message = message, .half_closed = half_closed, .writable = writable, .ended = serve_ended};
+	static const struct wire_call_ops ops = {
+		.message = message, .half_closed = half_closed, .writable = writable, .ended = serve_ended};
 	if (!c->state) {
 		c->state = xnew(struct exec_state);
 		c->stop = gone;

@@ -19,10 +19,24 @@ static void test_protojson(void **state)
 	static const struct {
 		const char *hex, *json;
 	} cases[] = {
-		{"0a01610a001201631a8f010a0d0a097368613235363a3030100352140a05616d64363412056c696e75782201312a01665a030a017812630a360a0273680a022d630a0b6563686f20223cc3bc3e221203413d421a012f2a030a01784a0c0a066e6f66696c6510011802580162020102122508ffffffffffffffffff011a012f3001a201050a01711002aa010a0a0173100420800228011801200132130a0e6c6c622e637573746f6d6e616d6512016e2a00",
-		 "{\"inputIDs\":[\"a\",\"\"],\"mountIDs\":[\"c\"],\"op\":{\"inputs\":[{\"digest\":\"sha256:00\",\"index\":\"3\"}],\"exec\":{\"meta\":{\"args\":[\"sh\",\"-c\",\"echo \\\"<ü>\\\"\"],\"env\":[\"A=B\"],\"cwd\":\"/\",\"proxyEnv\":{\"httpProxy\":\"x\"},\"ulimit\":[{\"Name\":\"nofile\",\"Soft\":\"1\",\"Hard\":\"2\"}],\"removeMountStubsRecursive\":true,\"validExitCodes\":[1,2]},\"mounts\":[{\"input\":\"-1\",\"dest\":\"/\",\"mountType\":\"SECRET\",\"cacheOpt\":{\"ID\":\"q\",\"sharing\":\"LOCKED\"},\"secretOpt\":{\"ID\":\"s\",\"uid\":4,\"mode\":256,\"optional\":true}}],\"network\":\"HOST\",\"security\":\"INSECURE\"},\"platform\":{\"Architecture\":\"amd64\",\"OS\":\"linux\",\"OSVersion\":\"1\",\"OSFeatures\":[\"f\"]},\"constraints\":{\"filter\":[\"x\"]}},\"cache\":{},\"description\":{\"llb.customname\":\"n\"}}"},
-		{"1a382236123408ffffffffffffffffff0118052a250a022f6110ffffffffffffffffff011a0300ff0122040a02100028ffffffffffffffffff0122020802",
-		 "{\"op\":{\"file\":{\"actions\":[{\"input\":\"-1\",\"output\":\"5\",\"mkfile\":{\"path\":\"/a\",\"mode\":-1,\"data\":\"AP8B\",\"owner\":{\"user\":{\"byID\":0}},\"timestamp\":\"-1\"}}]}},\"file\":{\"index\":\"2\"}}"},
+		{"0a01610a001201631a8f010a0d0a097368613235363a3030100352140a05616d64363412056c696e75782201312a01665a030a0178126"
+		 "30a360a0273680a022d630a0b6563686f20223cc3bc3e221203413d421a012f2a030a01784a0c0a066e6f66696c651001180258016202"
+		 "0102122508ffffffffffffffffff011a012f3001a201050a01711002aa010a0a0173100420800228011801200132130a0e6c6c622e637"
+		 "573746f6d6e616d6512016e2a00",
+		 "{\"inputIDs\":[\"a\",\"\"],\"mountIDs\":[\"c\"],\"op\":{\"inputs\":[{\"digest\":\"sha256:00\",\"index\":"
+		 "\"3\"}],\"exec\":{\"meta\":{\"args\":[\"sh\",\"-c\",\"echo "
+		 "\\\"<ü>\\\"\"],\"env\":[\"A=B\"],\"cwd\":\"/"
+		 "\",\"proxyEnv\":{\"httpProxy\":\"x\"},\"ulimit\":[{\"Name\":\"nofile\",\"Soft\":\"1\",\"Hard\":\"2\"}],"
+		 "\"removeMountStubsRecursive\":true,\"validExitCodes\":[1,2]},\"mounts\":[{\"input\":\"-1\",\"dest\":\"/"
+		 "\",\"mountType\":\"SECRET\",\"cacheOpt\":{\"ID\":\"q\",\"sharing\":\"LOCKED\"},\"secretOpt\":{\"ID\":\"s\","
+		 "\"uid\":4,\"mode\":256,\"optional\":true}}],\"network\":\"HOST\",\"security\":\"INSECURE\"},\"platform\":{"
+		 "\"Architecture\":\"amd64\",\"OS\":\"linux\",\"OSVersion\":\"1\",\"OSFeatures\":[\"f\"]},\"constraints\":{"
+		 "\"filter\":[\"x\"]}},\"cache\":{},\"description\":{\"llb.customname\":\"n\"}}"},
+		{"1a382236123408ffffffffffffffffff0118052a250a022f6110ffffffffffffffffff011a0300ff0122040a02100028fffffffffffff"
+		 "fffff0122020802",
+		 "{\"op\":{\"file\":{\"actions\":[{\"input\":\"-1\",\"output\":\"5\",\"mkfile\":{\"path\":\"/"
+		 "a\",\"mode\":-1,\"data\":\"AP8B\",\"owner\":{\"user\":{\"byID\":0}},\"timestamp\":\"-1\"}}]}},\"file\":{"
+		 "\"index\":\"2\"}}"},
 		{"1a1c1a1a0a10646f636b65722d696d6167653a2f2f7812060a016b120176",
 		 "{\"op\":{\"source\":{\"identifier\":\"docker-image://x\",\"attrs\":{\"k\":\"v\"}}}}"},
 	};
@@ -54,7 +68,8 @@ static void test_signals(void **state)
 	assert_int_equal(process_signal_number("RTMIN+15"), 49);
 	assert_int_equal(process_signal_number("RTMAX-14"), 50);
 	assert_int_equal(process_signal_number("RTMAX"), 64);
-	static const char *const bad[] = {"", "SIGINT", "int", "RTMIN+16", "RTMAX-15", "RTMIN-1", "RTMAX+1", "RTMIN+", "RTMIN+1x", "RTMINX", "15"};
+	static const char *const bad[] = {"",        "SIGINT", "int",      "RTMIN+16", "RTMAX-15", "RTMIN-1",
+					  "RTMAX+1", "RTMIN+", "RTMIN+1x", "RTMINX",   "15"};
 	for (size_t i = 0; i < array_len(bad); i++) assert_int_equal(process_signal_number(bad[i]), -1);
 }
 
@@ -146,7 +161,8 @@ static void test_stat(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_protojson), cmocka_unit_test(test_signals), cmocka_unit_test(test_read),
-					   cmocka_unit_test(test_list), cmocka_unit_test(test_stat)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_protojson), cmocka_unit_test(test_signals),
+					   cmocka_unit_test(test_read), cmocka_unit_test(test_list),
+					   cmocka_unit_test(test_stat)};
 	return cmocka_run_group_tests(tests, make_tree, drop_tree);
 }
