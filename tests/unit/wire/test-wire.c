@@ -723,7 +723,7 @@ static void test_sockets(void **state)
 		 "cd %s && exec >/dev/null 2>&1; for x in ca other; do openssl req -x509 -newkey ec -pkeyopt "
 		 "ec_paramgen_curve:P-256 "
 		 "-nodes -keyout $x.key -out $x.pem -days 2 -subj /CN=$x; done; "
-		 "printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' >ext; for x in srv cli; do "
+		 "printf 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1' >ext; for x in srv cli; do "
 		 "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $x.key -out $x.csr -subj /CN=$x && "
 		 "openssl x509 -req -in $x.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out $x.pem -days 2 -extfile ext; done",
 		 dir);
