@@ -1,7 +1,9 @@
 /* The client's session: what is offered, the HTTP/2 server inside the Control/Session call, and the small services.
  *
  * 1. The struct lives until its owner has let go, the connection is closed and no job runs for it.
- * 2. Methods are announced exactly when something was added that needs them; anything else is UNIMPLEMENTED.
+ * 2. Stopping breaks the lanes of all jobs at once, not by the calls' ends: those need a turn of the loop, and who stops
+ *    because the daemon has died may run none before loop_free(), which waits for the jobs.
+ * 3. Methods are announced exactly when something was added that needs them; anything else is UNIMPLEMENTED.
  * Source: BuildKit session/session.go, session/secrets/secretsprovider, session/sshforward/sshprovider; reference 02. */
 #include "sess/client.h"
 
@@ -60,6 +62,7 @@ void sess_client_free(struct sess_client *c)
 {
 	if (!c) return;
 	c->ended = NULL;
+	c->let_go = true;
 	sess_client_stop(c);
 	client_unref(c);
 }
@@ -428,6 +431,7 @@ struct sess_client *sess_client_new(struct loop *l, const char *shared_key)
 	struct sess_client *c = xnew(struct sess_client);
 	c->loop = l;
 	c->refs = 1;
+	list_init(&c->lanes);
 	id_new(c->id);
 	c->shared_key = xstrdup(shared_key ? shared_key : "");
 	c->handler = (struct wire_handler){.start = dispatch, .arg = c};
@@ -469,6 +473,9 @@ int sess_client_start(struct sess_client *c, struct wire_conn *conn, void (*ende
 
 void sess_client_stop(struct sess_client *c)
 {
+	_cleanup_err_ struct err e = ERR_INIT;
 	c->stopping = true;
 	if (c->tunnel) wire_conn_close(c->tunnel);
+	err_set(&e, CODE_UNAVAILABLE, "the session has ended");
+	LIST_EACH(&c->lanes, struct lane, l, link) lane_break(l, &e);
 }

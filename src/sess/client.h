@@ -41,7 +41,9 @@ struct sess_client {
 	struct wire_conn *tunnel;
 	void (*ended)(void *arg, const struct err *e);
 	void *arg;
+	struct list lanes; /* of the jobs under way: sess_client_stop breaks them */
 	bool stopping;
+	bool let_go; /* by the owner: outputs are not told any more */
 	uint64_t sent;
 };
 struct sess_client *client_ref(struct sess_client *c);

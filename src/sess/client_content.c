@@ -311,6 +311,7 @@ static void start_call(struct sess_client *c, struct wire_call *call, int (*run)
 	t->j.gone = call_gone;
 	wire_call_send_headers(call);
 	lane_job_start(&t->j, c->loop, call, true);
+	list_add_tail(&c->lanes, &t->j.lane.link);
 }
 
 static void on_read(void *c, struct wire_call *call) { start_call(c, call, run_read); }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 
 /* ---- a directory of ours to the daemon ---- */
 struct sync {
@@ -73,6 +74,7 @@ void client_on_filesync(void *arg, struct wire_call *call)
 	t->j.gone = sync_gone;
 	wire_call_send_headers(call);
 	lane_job_start(&t->j, c->loop, call, true);
+	list_add_tail(&c->lanes, &t->j.lane.link);
 }
 
 /* ---- a tree from the daemon ---- */
@@ -133,6 +135,7 @@ static void start_tree_in(struct sess_client *c, struct wire_call *call, const s
 	t->j.gone = tree_in_gone;
 	wire_call_send_headers(call);
 	lane_job_start(&t->j, c->loop, call, true);
+	list_add_tail(&c->lanes, &t->j.lane.link);
 }
 
 /* ---- bytes between a descriptor and the daemon ---- */
@@ -148,7 +151,7 @@ struct flow {
 	void (*closed)(void *arg, const struct err *e);
 	void *arg;
 };
-enum { FLOW_CHUNK = 256 << 10 };
+enum { FLOW_CHUNK = 256 << 10, FLOW_POLL_MS = 100 };
 
 static int flow_in(struct flow *f, uint8_t *b, struct err *e)
 {
@@ -159,9 +162,22 @@ static int flow_in(struct flow *f, uint8_t *b, struct err *e)
 	}
 }
 
+/* The descriptor may be a terminal or a pipe that brings nothing for long: the call's end must be seen meanwhile. */
+static int flow_await(struct flow *f, struct err *e)
+{
+	struct pollfd p = {.fd = f->fd, .events = POLLIN};
+	for (;;) {
+		if (loop_job_cancelled(&f->job)) return err_set(e, CODE_UNAVAILABLE, "the transfer has ended");
+		int n = poll(&p, 1, FLOW_POLL_MS);
+		if (n > 0) return 0;
+		if (n < 0 && errno != EINTR) return err_sys(e, errno, "poll");
+	}
+}
+
 static int flow_out(struct flow *f, uint8_t *b, struct err *e)
 {
 	for (;;) {
+		if (flow_await(f, e) < 0) return -1;
 		ssize_t n = read(f->fd, b, FLOW_CHUNK);
 		if (n < 0 && errno == EINTR) continue;
 		if (n < 0) return err_sys(e, errno, "read");
@@ -202,7 +218,7 @@ static void flow_done(struct loop_job *j)
 {
 	struct flow *f = container_of(j, struct flow, job);
 	f->job_done = true;
-	if (f->closed) f->closed(f->arg, err_is_set(&f->err) ? &f->err : NULL);
+	if (f->closed && !f->c->let_go) f->closed(f->arg, err_is_set(&f->err) ? &f->err : NULL);
 	flow_part(f);
 	flow_gone(f);
 }
@@ -210,6 +226,7 @@ static void flow_done(struct loop_job *j)
 static void flow_call_ended(struct lane *l, const struct err *status)
 {
 	struct flow *f = container_of(l, struct flow, lane);
+	loop_job_cancel(&f->job);
 	if (f->out) lane_out_close(l, status);
 	flow_gone(f);
 }
@@ -224,6 +241,8 @@ static struct flow *flow_new(struct sess_client *c, struct wire_call *call, int 
 	f->out = out;
 	wire_call_send_headers(call);
 	lane_init(&f->lane, c->loop, call, true, LANE_BYTES, !out, out);
+	list_add_tail(&c->lanes, &f->lane.link);
+	f->lane.job = &f->job;
 	f->lane.ended = flow_call_ended;
 	f->lane.out_ended = flow_out_ended;
 	f->pipe = loop_pipe_ref(out ? f->lane.out : f->lane.in);

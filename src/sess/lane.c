@@ -171,6 +171,7 @@ void lane_init(struct lane *l, struct loop *loop, struct wire_call *call, bool s
 	l->call = call;
 	l->server = server;
 	l->shape = shape;
+	list_init(&l->link);
 	if (in) l->in = loop_pipe_new(loop, LANE_PIPE, in_event, l);
 	if (out) l->out = loop_pipe_new(loop, LANE_PIPE, out_event, l);
 	if (!call) return;
@@ -187,8 +188,16 @@ static void pipe_drop(struct loop_pipe **p)
 	*p = NULL;
 }
 
+void lane_break(struct lane *l, const struct err *e)
+{
+	if (l->job) loop_job_cancel(l->job);
+	lane_in_close(l, e);
+	lane_out_close(l, e);
+}
+
 void lane_fini(struct lane *l)
 {
+	list_del(&l->link);
 	pipe_drop(&l->in);
 	pipe_drop(&l->out);
 	buf_fini(&l->backlog);

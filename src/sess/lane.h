@@ -24,6 +24,8 @@ struct lane {
 	void (*out_ended)(struct lane *l,
 			  const struct err *e); /* once: all that the job wrote is sent; e: it closed with an error */
 	void (*drained)(struct lane *l);        /* the call is over and the job's pipe has all of it */
+	struct loop_job *job;                   /* the owner's, may be NULL: cancelled by lane_break */
+	struct list link;                       /* the owner's: in a list of lanes; left by lane_fini */
 	/* private */
 	struct loop_pipe *in, *out;
 	_Atomic uint64_t in_bytes; /* ever put into `in`; read by the job */
@@ -36,7 +38,9 @@ void lane_init(struct lane *l, struct loop *loop, struct wire_call *call, bool s
 	       bool out);
 void lane_in_close(struct lane *l, const struct err *e);  /* nothing more for the job; later messages are dropped */
 void lane_out_close(struct lane *l, const struct err *e); /* the job's writes fail */
-void lane_fini(struct lane *l);                           /* the call must be over (NULL), or is left alone */
+/* Both at once, ahead of the call's end: whatever the job waits for fails with e. For an owner that runs no further turns. */
+void lane_break(struct lane *l, const struct err *e);
+void lane_fini(struct lane *l); /* the call must be over (NULL), or is left alone */
 
 /* ---- the job's end, for packets ---- */
 struct lane_io {

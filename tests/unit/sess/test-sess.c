@@ -2,6 +2,7 @@
 #include "rig.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -732,8 +733,141 @@ static void test_content(void **state)
 	assert_non_null(strstr(r->err.msg, "unknown store other"));
 }
 
+/* ---- the daemon dies in the middle ---- */
+/* A peer that takes part in a transfer, then says nothing more. The client then goes the CLI's way: free, close, loop_free
+ * without a further turn. loop_free waits for the client's jobs: each must end by itself. */
+struct half {
+	struct rig *r;
+	struct wire_conn *to_client;
+	struct wire_call *call;
+	bool heard;
+};
+static void half_message(struct wire_call *c, const uint8_t *p, size_t n) { ((struct half *)c->user)->heard = true; }
+static void half_ended(struct wire_call *c, const struct err *status) { ((struct half *)c->user)->call = NULL; }
+static struct half *half;
+
+static void half_session(const struct wire_handler *h, struct wire_call *call)
+{
+	half->to_client = wire_tunnel_client(call, "localhost");
+}
+
+static void spin(struct rig *r, int ms)
+{
+	struct loop_timer t = {0};
+	loop_timer_start(r->loop, &t, (uint64_t)ms, 0, (void (*)(void *))loop_stop, r->loop);
+	loop_run(r->loop);
+	loop_timer_stop(&t);
+}
+
+static void threads_are_stuck(int signum)
+{
+	static const char text[] = "a job of the client waits for a peer that is dead\n";
+	if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(2);
+	_exit(1);
+}
+
+/* Start `method` on the client, let it get going, kill the peer (or not), leave. What was opened for it hangs on r->dir. */
+static void die_during(struct rig *r, const char *method, const struct wire_md *md, size_t n_md, bool killed)
+{
+	static const struct wire_call_ops ops = {.message = half_message, .ended = half_ended};
+	struct half h = {.r = r};
+	struct wire_handler server = {.start = half_session};
+	int sv[2];
+	half = &h;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	int kill_fd = dup(sv[0]);
+	struct wire_conn *peer = wire_conn_fds(r->loop, sv[0], sv[0], &server, NULL, NULL);
+	struct wire_conn *conn = wire_conn_fds(r->loop, sv[1], sv[1], NULL, "localhost", NULL);
+	assert_int_equal(sess_client_start(r->client, conn, NULL, NULL, &r->err), 0);
+	for (int i = 0; i < 200 && !h.to_client; i++) spin(r, 5);
+	assert_non_null(h.to_client);
+	h.call = wire_call_open(h.to_client, method, md, n_md, 0, &ops, &h);
+	spin(r, 50);             /* the job runs, and waits */
+	assert_non_null(h.call); /* taken, not refused */
+	if (killed) shutdown(kill_fd, SHUT_RDWR);
+	close(kill_fd);
+	signal(SIGALRM, threads_are_stuck);
+	alarm(5);
+	sess_client_free(take_ptr(r->client));
+	if (!killed) wire_conn_close(conn);
+	if (!killed) wire_conn_close(peer);
+	loop_free(r->loop);
+	alarm(0);
+	r->loop = loop_new(); /* for the teardown */
+}
+
+static void die_twice(void **state, void (*offer)(struct rig *r), const char *method, const struct wire_md *md, size_t n_md)
+{
+	struct rig *r = *state;
+	for (int killed = 0; killed < 2; killed++) {
+		sess_manager_free(r->manager);
+		r->manager = NULL;
+		if (r->client) sess_client_free(r->client);
+		r->client = sess_client_new(r->loop, "shared");
+		offer(r);
+		die_during(r, method, md, n_md, killed);
+	}
+}
+
+static void offer_out_dir(struct rig *r)
+{
+	_cleanup_free_ char *p = xasprintf("%s/out", r->dir);
+	sess_client_add_output_dir(r->client, 0, p, false);
+}
+static void test_death_tree(void **state) { die_twice(state, offer_out_dir, METHOD_FILESEND_DIFF_COPY, NULL, 0); }
+
+static void no_closed(void *arg, const struct err *e) { fail_msg("the owner had let go"); }
+static void offer_out_file(struct rig *r)
+{
+	static struct output o = {.answer = 1};
+	o.r = r;
+	sess_client_add_output(r->client, &(struct sess_client_output){.open = out_open, .closed = no_closed, .arg = &o});
+}
+static void test_death_stream(void **state) { die_twice(state, offer_out_file, METHOD_FILESEND_DIFF_COPY, NULL, 0); }
+
+static void offer_src(struct rig *r)
+{
+	_cleanup_free_ char *src = xasprintf("%s/src", r->dir);
+	put_file(r, "src/a.txt", "alpha");
+	sess_client_add_dir(r->client, "src", src);
+}
+static void test_death_sync(void **state)
+{
+	static const struct wire_md md = {"dir-name", "src"};
+	die_twice(state, offer_src, METHOD_FILESYNC_DIFF_COPY, &md, 1);
+}
+
+static int upload_w = -1;
+static char upload_path[ID_STR + 1];
+static void offer_upload(struct rig *r) /* of a pipe that brings nothing, like a terminal */
+{
+	int p[2];
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	if (upload_w >= 0) close(upload_w);
+	upload_w = p[1];
+	snprintf(upload_path, sizeof upload_path, "/%s", sess_client_add_upload(r->client, p[0]));
+}
+static void test_death_upload(void **state)
+{
+	static const struct wire_md md = {"urlpath", upload_path};
+	die_twice(state, offer_upload, METHOD_UPLOAD_PULL, &md, 1);
+	close(take_fd(upload_w));
+}
+
+static void offer_store(struct rig *r)
+{
+	_cleanup_free_ char *dir = xasprintf("%s/store", r->dir);
+	sess_client_add_content(r->client, "local:x", dir, true);
+}
+static void test_death_content(void **state)
+{
+	static const struct wire_md md = {"buildkit-attachable-store-id", "local:x"};
+	die_twice(state, offer_store, METHOD_CONTENT_WRITE, &md, 1);
+}
+
 int main(void)
 {
+	signal(SIGPIPE, SIG_IGN); /* as the programs do */
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_session),
@@ -755,6 +889,11 @@ int main(void)
 		T(test_no_ssh),
 		T(test_upload),
 		T(test_content),
+		T(test_death_tree),
+		T(test_death_stream),
+		T(test_death_sync),
+		T(test_death_upload),
+		T(test_death_content),
 	};
 	return cmocka_run_group_tests_name("sess", tests, NULL, NULL);
 }
