@@ -19,11 +19,22 @@ struct conf_space {
 struct conf_keypair {
 	char *key, *cert;
 };
+/* [[registry."docker.io".mirror]]: a mirror with settings of its own. What is unset there is as [registry."<its host>"] has
+ * it. Order of asking: mirrors, then these in the file's order, then the registry itself. */
+struct conf_mirror {
+	char *host, *path; /* host[:port]; path: prefix between /v2 and the repository, NULL none */
+	enum conf_tri http, insecure, fallback; /* fallback = false: when this mirror fails, no later host is asked */
+	struct strvec ca, tlsconfigdir;
+	VEC(struct conf_keypair) keypairs;
+	char *credentials; /* a file of one line USER:PASSWORD; NULL: those of the client's session */
+};
 struct conf_registry {
-	char *name;
+	char *name; /* host[:port], "*" or "*.domain"; the most specific wins: see conf_registry_find */
 	struct strvec mirrors, ca, tlsconfigdir;
 	enum conf_tri http, insecure;
 	VEC(struct conf_keypair) keypairs;
+	VEC(struct conf_mirror) mirror;
+	int64_t max_concurrency; /* 0: system.maxRegistryConcurrency */
 };
 struct conf_gcpolicy {
 	bool all;
@@ -124,7 +135,10 @@ void conf_diff_restart(const struct conf *a, const struct conf *b, struct strvec
 
 /* ---- derived ---- */
 bool conf_is_rootless_user(void); /* in a user namespace with $USER set and not root: paths of this user are used */
-const struct conf_registry *conf_registry_find(const struct conf *c, const char *host); /* NULL */
+/* The entry for a host: its own name, else the longest "*.suffix" (which matches any depth below, not suffix itself), else
+ * "*". With a port in the host, names without a port match too, after those with it. NULL: none. One entry holds: entries
+ * are not merged. */
+const struct conf_registry *conf_registry_find(const struct conf *c, const char *host);
 /* The worker's policies, defaults where none are given; spaces in bytes of a file system of total_bytes (0: unknown). */
 struct conf_gc_rule {
 	bool all;

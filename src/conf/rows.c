@@ -13,6 +13,20 @@ static const struct conf_row keypair_rows[] = {
 };
 static const struct conf_rows keypair_set = ROWS(keypair_rows, struct conf_keypair);
 
+#define M(f) offsetof(struct conf_mirror, f)
+static const struct conf_row mirror_rows[] = {
+	{"host", T_STR, M(host), NULL, 0, 0, F_RELOAD, NULL, "host[:port] of the mirror"},
+	{"path", T_STR, M(path), NULL, 0, 0, F_RELOAD, NULL, "prefix of its repositories"},
+	{"http", T_TRI, M(http), NULL, 0, 0, F_RELOAD, NULL, "plain HTTP"},
+	{"insecure", T_TRI, M(insecure), NULL, 0, 0, F_RELOAD, NULL, "do not verify certificates"},
+	{"ca", T_STRS, M(ca), NULL, 0, 0, F_RELOAD, NULL, "certificate authorities"},
+	{"keypair", T_LIST, M(keypairs), NULL, 0, 0, F_RELOAD, &keypair_set, "client certificates"},
+	{"tlsconfigdir", T_STRS, M(tlsconfigdir), NULL, 0, 0, F_RELOAD, NULL, "folders with *.crt, *.cert and *.key"},
+	{"credentials", T_STR, M(credentials), NULL, 0, 0, F_RELOAD, NULL, "file of one line USER:PASSWORD"},
+	{"fallback", T_TRI, M(fallback), "true", 0, 0, F_RELOAD, NULL, "ask the next host when this one fails"},
+};
+static const struct conf_rows mirror_set = ROWS(mirror_rows, struct conf_mirror);
+
 #define R(f) offsetof(struct conf_registry, f)
 static const struct conf_row registry_rows[] = {
 	{"mirrors", T_STRS, R(mirrors), NULL, 0, 0, F_RELOAD, NULL,
@@ -23,6 +37,8 @@ static const struct conf_row registry_rows[] = {
 	{"keypair", T_LIST, R(keypairs), NULL, 0, 0, F_RELOAD, &keypair_set, "client certificates"},
 	{"tlsconfigdir", T_STRS, R(tlsconfigdir), NULL, 0, 0, F_RELOAD, NULL,
 	 "folders with *.crt, *.cert and *.key, as Docker's certs.d"},
+	{"mirror", T_LIST, R(mirror), NULL, 0, 0, F_RELOAD, &mirror_set, "a mirror with settings of its own"},
+	{"maxRegistryConcurrency", T_INT, R(max_concurrency), NULL, 1, 1024, F_RELOAD, NULL, "transfers at once"},
 };
 static const struct conf_rows registry_set = ROWS(registry_rows, struct conf_registry);
 

@@ -52,22 +52,46 @@ static int load_worker_id(struct daemon *d, struct err *e)
 
 static enum reg_tri tri(enum conf_tri t) { return t == CONF_TRUE ? REG_YES : t == CONF_FALSE ? REG_NO : REG_UNSET; }
 
+static struct reg_keypair *keypairs(const struct conf_keypair *v, size_t n)
+{
+	struct reg_keypair *p = xcalloc(n ? n : 1, sizeof *p);
+	for (size_t i = 0; i < n; i++) p[i] = (struct reg_keypair){v[i].key, v[i].cert};
+	return p;
+}
+
+static struct reg_mirror_conf *own_mirrors(const struct conf_registry *r)
+{
+	struct reg_mirror_conf *p = xcalloc(r->mirror.n + 1, sizeof *p);
+	for (size_t i = 0; i < r->mirror.n; i++) {
+		const struct conf_mirror *m = &r->mirror.v[i];
+		p[i] = (struct reg_mirror_conf){.host = m->host, .path = m->path, .http = tri(m->http), .insecure = tri(m->insecure), .ca = m->ca.v,
+						.ca_count = m->ca.n, .keypairs = keypairs(m->keypairs.v, m->keypairs.n),
+						.keypair_count = m->keypairs.n, .tls_config_dirs = m->tlsconfigdir.v,
+						.tls_config_dir_count = m->tlsconfigdir.n, .credentials = m->credentials,
+						.no_fallback = m->fallback == CONF_FALSE};
+	}
+	return p;
+}
+
+/* reg copies all of it. */
 struct reg_config *daemon_registries(const struct conf *c)
 {
-	struct reg_host_conf *hosts = xcalloc(c->registries.n, sizeof *hosts);
-	struct reg_keypair **pairs = xcalloc(c->registries.n, sizeof *pairs);
+	struct reg_host_conf *hosts = xcalloc(c->registries.n + 1, sizeof *hosts);
 	for (size_t i = 0; i < c->registries.n; i++) {
 		const struct conf_registry *r = &c->registries.v[i];
-		pairs[i] = xcalloc(r->keypairs.n, sizeof **pairs);
-		for (size_t k = 0; k < r->keypairs.n; k++) pairs[i][k] = (struct reg_keypair){r->keypairs.v[k].key, r->keypairs.v[k].cert};
-		hosts[i] = (struct reg_host_conf){.name = r->name, .mirrors = r->mirrors.v, .mirror_count = r->mirrors.n, .http = tri(r->http),
-						  .insecure = tri(r->insecure), .ca = r->ca.v, .ca_count = r->ca.n, .keypairs = pairs[i],
+		hosts[i] = (struct reg_host_conf){.name = r->name, .mirrors = r->mirrors.v, .mirror_count = r->mirrors.n,
+						  .own_mirrors = own_mirrors(r), .own_mirror_count = r->mirror.n,
+						  .max_concurrency = (size_t)r->max_concurrency, .http = tri(r->http), .insecure = tri(r->insecure),
+						  .ca = r->ca.v, .ca_count = r->ca.n, .keypairs = keypairs(r->keypairs.v, r->keypairs.n),
 						  .keypair_count = r->keypairs.n, .tls_config_dirs = r->tlsconfigdir.v,
 						  .tls_config_dir_count = r->tlsconfigdir.n};
 	}
 	struct reg_config *config = reg_config_new(hosts, c->registries.n);
-	for (size_t i = 0; i < c->registries.n; i++) free(pairs[i]);
-	free(pairs);
+	for (size_t i = 0; i < c->registries.n; i++) {
+		for (size_t k = 0; k < hosts[i].own_mirror_count; k++) free((void *)hosts[i].own_mirrors[k].keypairs);
+		free((void *)hosts[i].own_mirrors);
+		free((void *)hosts[i].keypairs);
+	}
 	free(hosts);
 	return config;
 }

@@ -22,11 +22,28 @@ enum reg_tri { REG_UNSET, REG_NO, REG_YES };
 struct reg_keypair {
 	const char *key, *cert; /* PEM files */
 };
+/* A mirror with settings of its own; no TLS files and http unset: as the entry under its host's name says. */
+struct reg_mirror_conf {
+	const char *host; /* host[:port] */
+	const char *path; /* "proxy.docker.io", prefix of repositories; NULL: none */
+	enum reg_tri http, insecure;
+	char *const *ca;
+	size_t ca_count;
+	const struct reg_keypair *keypairs;
+	size_t keypair_count;
+	char *const *tls_config_dirs;
+	size_t tls_config_dir_count;
+	const char *credentials; /* file of one line USER:PASSWORD; NULL: auth() is asked */
+	bool no_fallback;        /* its failure is the answer: no later host is asked */
+};
 /* One entry; everything is borrowed and copied by reg_config_new. */
 struct reg_host_conf {
-	const char *name;     /* domain as in references: "docker.io", "localhost:5000" */
+	const char *name;     /* domain as in references: "docker.io", "localhost:5000"; "*.corp", "*": the most specific wins */
 	char *const *mirrors; /* "host[:port][/path]" or a URL, whose scheme is ignored */
 	size_t mirror_count;
+	const struct reg_mirror_conf *own_mirrors; /* asked behind mirrors, in order */
+	size_t own_mirror_count;
+	size_t max_concurrency; /* transfers at once; 0: the global limit */
 	enum reg_tri http, insecure;
 	char *const *ca; /* PEM files, added to the system's */
 	size_t ca_count;
