@@ -4,7 +4,7 @@
  *
  * Functions that may need an answer return FOUND or PENDING (the question was added to the result) or -1. A pending part
  * is left undone and everything else goes on, so that one run asks as much as it can. */
-#include "front/ast.h"
+#include "dockerfile/ast.h"
 #include "front/front.h"
 #include "front/image_config.h"
 #include "front/state.h"

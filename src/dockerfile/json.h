@@ -1,8 +1,8 @@
-#ifndef FRONT_JSON_H
-#define FRONT_JSON_H
-/* Private to the parsing half: the little JSON that Dockerfiles hold, as Go's encoding/json takes it (lone surrogates and bad
+#ifndef DOCKERFILE_JSON_H
+#define DOCKERFILE_JSON_H
+/* Private to the room: the little JSON that Dockerfiles hold, as Go's encoding/json takes it (lone surrogates and bad
  * bytes become U+FFFD, where jansson fails). Any thread, no blocking; nesting is bounded. */
-#include "front/lint.h"
+#include "dockerfile/lint.h"
 
 enum json_list { JSON_NOT_LIST, JSON_LIST_OF_STRINGS, JSON_LIST_OF_OTHERS };
 /* A NUL (\u0000) inside a string; instr.c refuses words that hold one. */

@@ -1,7 +1,7 @@
-#ifndef FRONT_INSTR_H
-#define FRONT_INSTR_H
-/* Private to the parsing half: what the instruction parsers share. Any thread, no blocking. */
-#include "front/ast.h"
+#ifndef DOCKERFILE_INSTR_H
+#define DOCKERFILE_INSTR_H
+/* Private to the room: what the instruction parsers share. Any thread, no blocking. */
+#include "dockerfile/ast.h"
 
 enum instr_flag_type { FLAG_BOOL, FLAG_STRING, FLAG_STRINGS };
 struct instr_flag {

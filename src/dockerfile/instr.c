@@ -3,9 +3,9 @@
  * One parser a kind, in a table; each checks its arguments and flags in the peer's order, since the first complaint is what
  * users see. ARG before the first FROM belongs to the file, everything else to the stage that was opened last. Invariant: an
  * error carries the place of its instruction exactly once. */
-#include "front/instr.h"
-#include "front/json.h"
-#include "front/rune.h"
+#include "dockerfile/instr.h"
+#include "dockerfile/json.h"
+#include "dockerfile/rune.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* COPY and ADD: flags, sources that are paths or heredocs, the destination. */
-#include "front/instr.h"
+#include "dockerfile/instr.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
-#ifndef FRONT_AST_H
-#define FRONT_AST_H
-/* Private to the room: Dockerfile text -> nodes -> typed commands in stages. Pure: any thread, no I/O, no blocking.
+#ifndef DOCKERFILE_AST_H
+#define DOCKERFILE_AST_H
+/* Dockerfile text -> nodes -> typed commands in stages. Pure: any thread, no I/O, no blocking.
  *
  *   struct ast file;
  *   if (ast_parse(a, text, n, &file, e) < 0) ...
@@ -12,8 +12,8 @@
  * the call. Strings are NUL-terminated; a Dockerfile with a NUL byte is refused. Errors have the peer's words, code UNKNOWN (a
  * plain Go error), and carry their places in the source, see ast_err_places.
  * Source: BuildKit frontend/dockerfile/{parser,instructions,command}. */
-#include "front/lint.h"
-#include "front/shell.h"
+#include "dockerfile/lint.h"
+#include "dockerfile/shell.h"
 
 enum {
 	AST_MAX_TEXT = 16 << 20,

@@ -4,9 +4,9 @@
  * commands to them; an unknown command is kept with one empty word, so that the next stage can name its line.
  * Invariants: (1) words of a file are counted and bounded; (2) ONBUILD nests at most LINE_MAX_NESTING deep.
  * Unlike the peer, which takes flags byte by byte as Latin-1, flags keep their UTF-8. */
-#include "front/parser.h"
-#include "front/json.h"
-#include "front/rune.h"
+#include "dockerfile/parser.h"
+#include "dockerfile/json.h"
+#include "dockerfile/rune.h"
 
 #include <string.h>
 #include <strings.h>

@@ -1,7 +1,7 @@
-#ifndef FRONT_PARSER_H
-#define FRONT_PARSER_H
-/* Private to the parsing half: one joined line -> a node. Any thread, no blocking. */
-#include "front/ast.h"
+#ifndef DOCKERFILE_PARSER_H
+#define DOCKERFILE_PARSER_H
+/* Private to the room: one joined line -> a node. Any thread, no blocking. */
+#include "dockerfile/ast.h"
 
 struct line_parser {
 	struct arena *a;

@@ -1,5 +1,5 @@
-#include "front/rune.h"
-#include "front/rune_table.h"
+#include "dockerfile/rune.h"
+#include "dockerfile/rune_table.h"
 
 #include <string.h>
 

@@ -5,8 +5,8 @@
  * that of a `check=` comment directly before it. The record of called rules is shared by all copies of a linter, because
  * `error=true` of the file makes the build fail for any of them.
  * Not here: where the rules are checked (instr.c, the conversion). */
-#include "front/directive.h"
-#include "front/rune.h"
+#include "dockerfile/directive.h"
+#include "dockerfile/rune.h"
 
 #include <string.h>
 #include <strings.h>

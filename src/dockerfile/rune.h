@@ -1,5 +1,5 @@
-#ifndef FRONT_RUNE_H
-#define FRONT_RUNE_H
+#ifndef DOCKERFILE_RUNE_H
+#define DOCKERFILE_RUNE_H
 /* Private to the room: runes as Go's unicode and strings packages see them, and trimming by them. Any thread, no blocking. */
 #include "base/base.h"
 

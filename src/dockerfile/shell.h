@@ -1,8 +1,8 @@
-#ifndef FRONT_SHELL_H
-#define FRONT_SHELL_H
-/* Private to the room: word splitting and variable expansion as Dockerfiles have it. Pure: any thread, no blocking.
+#ifndef DOCKERFILE_SHELL_H
+#define DOCKERFILE_SHELL_H
+/* Word splitting and variable expansion as Dockerfiles have it. Pure: any thread, no blocking.
  * Source: BuildKit frontend/dockerfile/shell. */
-#include "front/lint.h"
+#include "dockerfile/lint.h"
 
 /* Where variables come from. get answers the value, borrowed until the call of shell_* returns, or NULL when unset. */
 struct shell_env {

@@ -1,7 +1,7 @@
-#ifndef FRONT_DIRECTIVE_H
-#define FRONT_DIRECTIVE_H
-/* Private to the parsing half: parser directives, line by line. Any thread, no blocking. */
-#include "front/lint.h"
+#ifndef DOCKERFILE_DIRECTIVE_H
+#define DOCKERFILE_DIRECTIVE_H
+/* Private to the room: parser directives, line by line. Any thread, no blocking. */
+#include "dockerfile/lint.h"
 
 struct directive_line {
 	const char *key, *value; /* key lower case: syntax, escape or check */

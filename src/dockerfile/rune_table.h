@@ -1,5 +1,5 @@
-#ifndef FRONT_RUNE_TABLE_H
-#define FRONT_RUNE_TABLE_H
+#ifndef DOCKERFILE_RUNE_TABLE_H
+#define DOCKERFILE_RUNE_TABLE_H
 /* Letters (categories L*) and decimal digits (Nd) above ASCII, Unicode 14, sorted; made by Python's unicodedata. Only rune.c
  * includes this. */
 #include <stdint.h>

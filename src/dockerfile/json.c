@@ -3,9 +3,9 @@
  * The grammar is RFC 8259's, with Go's limits: what Go refuses is no JSON here either, since a RUN or CMD whose array does
  * not parse is a shell command. Invariants: (1) the cursor never passes the end; (2) nesting over JSON_DEPTH is no JSON;
  * (3) what is skipped allocates nothing. */
-#include "front/json.h"
-#include "front/ast.h"
-#include "front/rune.h"
+#include "dockerfile/json.h"
+#include "dockerfile/ast.h"
+#include "dockerfile/rune.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
-#ifndef FRONT_LINT_H
-#define FRONT_LINT_H
-/* Private to the room: the lint rules of Dockerfiles, the check options and the decision whether a rule speaks.
+#ifndef DOCKERFILE_LINT_H
+#define DOCKERFILE_LINT_H
+/* The lint rules of Dockerfiles, the check options and the decision whether a rule speaks.
  *
  * A linter is a value with a shared record: copies made by lint_merge see the same warnings and the same record of rules
  * that were called. Nothing here blocks; any thread; what is allocated lives in the arena given to lint_new.

@@ -3,8 +3,8 @@
  * The keys of a mount depend on its type and may hold variables, so a mount is read twice: when the instruction is parsed only
  * `from` (it decides which stages are needed), and with all checks when the variables are known. Invariant: a mount that
  * was not expanded is a bind mount that holds nothing but `from`. */
-#include "front/instr.h"
-#include "front/rune.h"
+#include "dockerfile/instr.h"
+#include "dockerfile/rune.h"
 #include "spec/size.h"
 
 #include <errno.h>

@@ -6,9 +6,9 @@
  * is that of ${a:-...} only and bounded; (3) the cursor moves by whole runes, bad bytes are U+FFFD.
  * The peer builds all words in one buffer that ${a:-...} empties, so what stood before such a reference in a word is missing
  * from the words (not from the word). Callers there know it as it is; so it is here. */
-#include "front/shell.h"
-#include "front/rune.h"
-#include "front/shell_pattern.h"
+#include "dockerfile/shell.h"
+#include "dockerfile/rune.h"
+#include "dockerfile/shell_pattern.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
  *
  * Which fields, and in which order, is the peer's: the expander reports variables that are not defined. What is not here
  * (RUN's command line, CMD, ENTRYPOINT, EXPOSE, HEALTHCHECK, SHELL) is not expanded, or the conversion does it. */
-#include "front/instr.h"
+#include "dockerfile/instr.h"
 
 #include <string.h>
 

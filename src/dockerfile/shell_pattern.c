@@ -5,8 +5,8 @@
  * then takes at each star the shortest or the longest way that is left, which is what a backtracking matcher prefers.
  * Invariants: (1) no wildcard matches a newline; (2) the table is bounded by PATTERN_MAX_BITS; (3) a suffix is a prefix of
  * the reversed value, with the pattern reversed token by token. */
-#include "front/shell_pattern.h"
-#include "front/rune.h"
+#include "dockerfile/shell_pattern.h"
+#include "dockerfile/rune.h"
 
 #include <string.h>
 

@@ -4,10 +4,10 @@
  * parser of the file, while the detection of syntax and check only ends there, with what it found till then.
  * The syntax is also looked for behind "//" and in a JSON object, so that files of other languages can name their
  * frontend; escape and check are Dockerfile's own and are not. */
-#include "front/directive.h"
-#include "front/ast.h"
-#include "front/json.h"
-#include "front/rune.h"
+#include "dockerfile/directive.h"
+#include "dockerfile/ast.h"
+#include "dockerfile/json.h"
+#include "dockerfile/rune.h"
 
 #include <string.h>
 

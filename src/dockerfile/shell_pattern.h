@@ -1,7 +1,7 @@
-#ifndef FRONT_SHELL_PATTERN_H
-#define FRONT_SHELL_PATTERN_H
+#ifndef DOCKERFILE_SHELL_PATTERN_H
+#define DOCKERFILE_SHELL_PATTERN_H
 /* Private to shell.c: the patterns of ${v#p}, ${v%p} and ${v/p/r}: `*`, `?` and plain characters. Any thread, no blocking. */
-#include "front/lint.h"
+#include "dockerfile/lint.h"
 
 /* The value without what matches at its beginning (or end); the longest when greedy. Errors: a bad escape. */
 int shell_trim(struct arena *a, const char *pattern, const char *value, bool suffix, bool greedy, const char **ret,

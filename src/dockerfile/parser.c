@@ -5,10 +5,10 @@
  * Invariants: (1) every loop consumes a line; (2) sizes are bounded: text, line, words, nodes; a line that is too long ends the
  * file as it does in the peer, so other errors may come first; (3) line numbers count from 1, but the errors of
  * directives and of the end of the file carry the peer's count of lines read, which is one less. */
-#include "front/ast.h"
-#include "front/directive.h"
-#include "front/parser.h"
-#include "front/rune.h"
+#include "dockerfile/ast.h"
+#include "dockerfile/directive.h"
+#include "dockerfile/parser.h"
+#include "dockerfile/rune.h"
 
 #include <string.h>
 #include <strings.h>

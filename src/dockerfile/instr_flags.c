@@ -1,6 +1,6 @@
 /* Flags of instructions, and the comma-separated values that some of them hold. */
-#include "front/instr.h"
-#include "front/rune.h"
+#include "dockerfile/instr.h"
+#include "dockerfile/rune.h"
 
 #include <string.h>
 #include <strings.h>
