@@ -47,6 +47,7 @@ static inline bool loop_job_cancelled(const struct loop_job *j) { return atomic_
 struct loop_pool {
 	size_t limit, used; /* limit 0: unlimited */
 	struct list waiting, holding;
+	uint64_t turns; /* private */
 };
 struct loop_slot {
 	void (*granted)(struct loop_slot *s); /* called from loop_slot_want or from another's release */
@@ -54,9 +55,11 @@ struct loop_slot {
 	bool held;
 	struct list link;
 	const void *group; /* fairness key: waiting groups (builds) take turns; NULL is a group too */
+	uint64_t turn;	   /* private */
 };
 void loop_pool_init(struct loop_pool *p, size_t limit);
-void loop_pool_set_limit(struct loop_pool *p, size_t limit);
+void loop_pool_set_limit(struct loop_pool *p, size_t limit); /* who holds a slot keeps it */
+size_t loop_pool_waiting(const struct loop_pool *p);
 void loop_slot_want(struct loop_pool *p, struct loop_slot *s); /* granted() may be called before it returns */
 void loop_slot_release(struct loop_slot *s);                   /* also stops waiting; harmless when neither */
 

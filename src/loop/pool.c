@@ -1,5 +1,10 @@
-/* Pools: N slots and a waiting list. A released slot goes to the group that holds fewest, first come first served within
- * it, so that one build with many steps cannot starve another. */
+/* Pools: N slots and a waiting list. A free slot goes to the group that holds fewest, so that one build with many steps cannot
+ * starve another; among those that hold the same number, to the one whose turn is oldest; within a group, first come first
+ * served.
+ *
+ *  1. All waiting slots of a group have the same turn: taken when its first one came, and anew whenever a slot of the group is
+ *     released. So a group that was just served stands behind everybody who waits.
+ *  2. Nobody starves: a waiting group is passed only by older turns and by those that hold less. */
 #include "loop/internal.h"
 
 struct holder {
@@ -11,6 +16,7 @@ void loop_pool_init(struct loop_pool *p, size_t limit)
 {
 	p->limit = limit;
 	p->used = 0;
+	p->turns = 0;
 	list_init(&p->waiting);
 	list_init(&p->holding);
 }
@@ -32,11 +38,32 @@ static struct loop_slot *next_waiting(struct loop_pool *p)
 	LIST_EACH(&p->waiting, struct loop_slot, s, link)
 	{
 		size_t n = held_by(p, s->group);
-		if (best && n >= best_n) continue;
+		if (best && (n > best_n || (n == best_n && s->turn >= best->turn))) continue;
 		best = s;
 		best_n = n;
 	}
 	return best;
+}
+
+static uint64_t turn_of(struct loop_pool *p, const void *group)
+{
+	LIST_EACH(&p->waiting, struct loop_slot, s, link)
+	if (s->group == group) return s->turn;
+	return ++p->turns;
+}
+
+static void to_the_end(struct loop_pool *p, const void *group)
+{
+	uint64_t turn = ++p->turns;
+	LIST_EACH(&p->waiting, struct loop_slot, s, link)
+	if (s->group == group) s->turn = turn;
+}
+
+size_t loop_pool_waiting(const struct loop_pool *p)
+{
+	size_t n = 0;
+	for (const struct list *i = p->waiting.next; i != &p->waiting; i = i->next) n++;
+	return n;
 }
 
 static void grant(struct loop_pool *p, struct loop_slot *s)
@@ -68,6 +95,7 @@ void loop_slot_want(struct loop_pool *p, struct loop_slot *s)
 		grant(p, s);
 		return;
 	}
+	s->turn = turn_of(p, s->group);
 	list_add_tail(&p->waiting, &s->link);
 }
 
@@ -80,5 +108,6 @@ void loop_slot_release(struct loop_slot *s)
 	if (!s->held) return;
 	s->held = false;
 	p->used--;
+	to_the_end(p, s->group);
 	admit(p);
 }

@@ -34,6 +34,12 @@ void solver_free(struct solver *s)
 
 void solver_set_parallelism(struct solver *s, size_t n) { loop_pool_set_limit(&s->execs, n); }
 
+void solver_load(const struct solver *s, size_t *ret_running, size_t *ret_waiting)
+{
+	*ret_running = s->execs.used;
+	*ret_waiting = loop_pool_waiting(&s->execs);
+}
+
 int solver_collect(struct solver *s, struct err *e)
 {
 	if (!list_empty(&s->builds)) return 0; /* a node may hold keys that have no result yet */

@@ -88,7 +88,9 @@ struct solver_conf {
 };
 int solver_new(const struct solver_conf *conf, struct solver **ret, struct err *e);
 void solver_free(struct solver *s); /* no build may be left */
-void solver_set_parallelism(struct solver *s, size_t n);
+void solver_set_parallelism(struct solver *s, size_t n); /* steps that run go on; fewer are let in until n or less run */
+/* Steps that hold a slot of max-parallelism now, and those that wait for one. */
+void solver_load(const struct solver *s, size_t *ret_running, size_t *ret_waiting);
 /* Drop rows whose snapshot is gone, and keys that lead nowhere. */
 int solver_collect(struct solver *s, struct err *e);
 struct loop *solver_loop(struct solver *s);

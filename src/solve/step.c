@@ -357,8 +357,7 @@ static bool inputs_final(const struct solve_node *n)
 	return true;
 }
 
-/* Looks at n and its inputs, asks for more or starts one thing. Idempotent. */
-static void step(struct solve_node *n)
+static void advance(struct solve_node *n)
 {
 	if (!wants(n, SOLVE_KEYS) || n->exec == SOLVE_BUSY || n->exec == SOLVE_FAILED) return;
 	if (wanted_results_done(n) && n->keys_final) return;
@@ -392,6 +391,14 @@ static void step(struct solve_node *n)
 	if (!admitted(n)) return;
 	claim(n);
 	start_exec(n);
+}
+
+/* Looks at n and its inputs, asks for more or starts one thing. Idempotent. A slot that was granted and is not used after all
+ * (another node built the same meanwhile) goes back at once. */
+static void step(struct solve_node *n)
+{
+	advance(n);
+	if (n->pool_slot.held && n->exec != SOLVE_BUSY) loop_slot_release(&n->pool_slot);
 }
 
 static void drain(void *arg)
