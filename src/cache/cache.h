@@ -14,7 +14,7 @@ enum { CACHE_CONFIG_MAX = 1 << 20, CACHE_LAYERS_MAX = 1000 /* of one result */ }
 /* A layer's blob. Strings are owned by the graph that holds it; a caller's are copied. */
 struct cache_blob {
 	char *digest, *media_type;
-	char *diff_id;             /* NULL: not known */
+	char *diff_id; /* NULL: not known */
 	int64_t size;
 	struct strvec annotations; /* "k=v" */
 	struct timespec created;   /* 0: not known */

@@ -9,7 +9,8 @@ struct cache_graph *cache_graph_new(void) { return xnew(struct cache_graph); }
 
 void cache_blob_copy(struct cache_blob *dst, const struct cache_blob *src)
 {
-	*dst = (struct cache_blob){xstrdup(src->digest), xstrdup(src->media_type), xstrdup(src->diff_id), src->size, {0}, src->created};
+	*dst = (struct cache_blob){xstrdup(src->digest), xstrdup(src->media_type), xstrdup(src->diff_id), src->size, {0},
+				   src->created};
 	strvec_copy(&dst->annotations, src->annotations.v, src->annotations.n);
 }
 

@@ -1,5 +1,6 @@
 /* Reading the document. Records name each other by index in any order, so they are added when all their inputs have been: a
- * walk with a stack of its own (a peer's chain may be long), in which a record that is met again before it is done is a loop. */
+ * walk with a stack of its own (a peer's chain may be long), in which a record that is met again before it is done is a loop.
+ */
 #include "cache/internal.h"
 
 #include <jansson.h>
@@ -7,7 +8,7 @@
 
 #define _cleanup_json_ _cleanup_(json_decrefp)
 
-struct layer { /* an entry of "layers" */
+struct layer {          /* an entry of "layers" */
 	ptrdiff_t blob; /* -1: not listed in the manifest */
 	json_int_t parent;
 };
@@ -40,8 +41,11 @@ static struct timespec time_of(const json_t *j)
 static ptrdiff_t annotated_blob(struct cache_graph *g, const char *digest, const json_t *a)
 {
 	if (!json_is_object(a)) return -1;
-	struct cache_blob b = {.digest = (char *)digest, .media_type = (char *)str_of(a, "mediaType"), .diff_id = (char *)str_of(a, "diffID"),
-			       .size = json_integer_value(json_object_get(a, "size")), .created = time_of(a)};
+	struct cache_blob b = {.digest = (char *)digest,
+			       .media_type = (char *)str_of(a, "mediaType"),
+			       .diff_id = (char *)str_of(a, "diffID"),
+			       .size = json_integer_value(json_object_get(a, "size")),
+			       .created = time_of(a)};
 	if (!digest_valid(digest) || !digest_valid(b.diff_id) || b.size < 0) return -1;
 	return (ptrdiff_t)cache_graph_blob(g, &b);
 }
@@ -72,7 +76,8 @@ static int add_chain(struct reader *r, size_t item, const json_t *res, struct er
 {
 	size_t up[CACHE_LAYERS_MAX], n = 0;
 	json_int_t at = json_integer_value(json_object_get(res, "layer"));
-	if (at < 0 || at >= (json_int_t)r->n_layers) return err_set(e, CODE_INVALID_ARGUMENT, "invalid layer index %lld", (long long)at);
+	if (at < 0 || at >= (json_int_t)r->n_layers)
+		return err_set(e, CODE_INVALID_ARGUMENT, "invalid layer index %lld", (long long)at);
 	for (size_t steps = 0; at != -1; at = r->layers[at].parent) {
 		if (steps++ >= r->n_layers) return err_set(e, CODE_INVALID_ARGUMENT, "invalid looping layer");
 		if (r->layers[at].blob < 0 || n == CACHE_LAYERS_MAX) return 0;
@@ -95,7 +100,8 @@ static int add_listed(struct reader *r, size_t item, const json_t *res, struct e
 	if (n > CACHE_LAYERS_MAX) return 0;
 	for (size_t i = 0; i < n; i++) {
 		json_int_t at = json_integer_value(json_array_get(list, i));
-		if (at < 0 || at >= (json_int_t)r->n_layers) return err_set(e, CODE_INVALID_ARGUMENT, "invalid layer index %lld", (long long)at);
+		if (at < 0 || at >= (json_int_t)r->n_layers)
+			return err_set(e, CODE_INVALID_ARGUMENT, "invalid layer index %lld", (long long)at);
 		if (r->layers[at].blob < 0) return 0;
 		up[i] = (size_t)r->layers[at].blob;
 	}
@@ -226,7 +232,8 @@ int cache_config_parse(const void *json, size_t n, const struct map *blobs, stru
 	return rc;
 }
 
-int cache_inline_parse(const void *json, size_t n, const struct cache_blob *layers, size_t n_layers, struct cache_graph *g, struct err *e)
+int cache_inline_parse(const void *json, size_t n, const struct cache_blob *layers, size_t n_layers, struct cache_graph *g,
+		       struct err *e)
 {
 	_cleanup_json_ json_t *j = load(json, n, e);
 	struct reader r = {.g = g, .n_layers = n_layers};

@@ -15,8 +15,8 @@ struct writer {
 	struct cache_graph *g;
 	struct layer **layers; /* unsorted */
 	size_t n_layers, cap;
-	struct map by_chain; /* "blob parent" -> index + 1 */
-	ptrdiff_t *top;      /* of an item: its newest result's layer, unsorted index; -1 none */
+	struct map by_chain;  /* "blob parent" -> index + 1 */
+	ptrdiff_t *top;       /* of an item: its newest result's layer, unsorted index; -1 none */
 	size_t *order, *rank; /* of items */
 };
 
@@ -234,7 +234,10 @@ struct place { /* of a layer in the image */
 };
 
 /* A blob is the image's layer when its digest is, or its diff ID where the image lists that. */
-static bool is_layer(const struct cache_blob *b, const char *layer) { return !strcmp(b->digest, layer) || str_eq(b->diff_id, layer); }
+static bool is_layer(const struct cache_blob *b, const char *layer)
+{
+	return !strcmp(b->digest, layer) || str_eq(b->diff_id, layer);
+}
 
 static ptrdiff_t place_of(const struct place *p, const struct cache_blob *b)
 {
@@ -250,7 +253,8 @@ static bool all_placed(const struct cache_graph *g, const struct cache_result *r
 	return true;
 }
 
-static void put_inline_result(struct json_w *j, const struct cache_graph *g, const struct cache_result *r, const struct place *p)
+static void put_inline_result(struct json_w *j, const struct cache_graph *g, const struct cache_result *r,
+			      const struct place *p)
 {
 	bool in_order = r->n <= p->n;
 	for (size_t i = 0; i < r->n && in_order; i++) in_order = is_layer(&g->blobs.v[r->blobs[i]], p->layers[i]);
@@ -278,7 +282,8 @@ static struct cache_graph *fitting(const struct cache_graph *g, const struct pla
 	*ret_any = false;
 	for (size_t i = 0; i < g->items.n; i++) {
 		const struct cache_item *it = &g->items.v[i];
-		struct cache_item copy = {.digest = xstrdup(it->digest), .in = xcalloc(it->n_in, sizeof *copy.in), .n_in = it->n_in};
+		struct cache_item copy = {
+			.digest = xstrdup(it->digest), .in = xcalloc(it->n_in, sizeof *copy.in), .n_in = it->n_in};
 		for (size_t k = 0; k < it->n_in; k++)
 			for (size_t l = 0; l < it->in[k].links.n; l++)
 				vec_push(&copy.in[k].links, it->in[k].links.v[l]); /* selectors are borrowed from g */

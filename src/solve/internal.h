@@ -1,15 +1,21 @@
 #ifndef SOLVE_INTERNAL_H
 #define SOLVE_INTERNAL_H
+#include "cache/cache.h"
 #include "loop/loop.h"
 #include "solve/cache.h"
 #include "solve/solve.h"
 
+struct solve_rkey { /* a record of a remote cache: a key as good as those of the database */
+	struct solve_remote *remote;
+	size_t item;
+};
 struct solve_slot { /* one output of a node */
 	enum solve_want want;
 	bool done;
 	struct snap *snap; /* once done; NULL is scratch */
 	int64_t keys[SOLVE_KEYS_MAX]; /* grows only */
 	size_t n_keys;
+	VEC(struct solve_rkey) rkeys;
 };
 
 struct solve_in { /* one input of a node */
@@ -17,6 +23,7 @@ struct solve_in { /* one input of a node */
 	size_t output;
 	enum solve_phase content;
 	int64_t content_key;
+	char content_root[DIGEST_STR]; /* the same as text; "": none */
 };
 
 struct solve_member { /* a build has a node */
@@ -35,11 +42,24 @@ struct solve_waiter {
 	struct list in_build, in_node;
 };
 
+struct solve_load { /* a remote result that is being had, or that could not be */
+	size_t output, item, result;
+	struct solve_remote *remote;
+};
+struct solve_remote {
+	struct solver *solver;
+	unsigned refs;
+	bool busy; /* still being read: nodes wait */
+	struct cache_graph *graph; /* NULL: nothing */
+	const struct solve_remote_ops *ops; /* NULL: its owner has gone */
+	void *arg;
+};
+
 struct solve_node {
 	struct solver *solver;
 	char digest[DIGEST_STR], key[DIGEST_STR]; /* key: in the solver's map; differs for ignore_cache */
 	char *name, *group_id, *group_name;
-	bool group_weak, ignore_cache, internal, findable;
+	bool group_weak, ignore_cache, internal, findable, no_export;
 	const struct solve_op_vt *vt;
 	void *op;
 
@@ -62,6 +82,10 @@ struct solve_node {
 	bool pool_waiting;
 	unsigned under_way; /* map, content, exec not answered yet */
 	bool queued;
+	bool loading; /* load answers later */
+	struct solve_load load;
+	VEC(struct solve_load) tried; /* results of remote caches that could not be had */
+	size_t remotes_seen; /* how many of its builds' were looked at */
 	struct list ready;
 
 	VEC(struct prog_event *) events; /* for builds that join later */
@@ -74,6 +98,7 @@ struct solve_build {
 	void *user;
 	struct list members, waiters, all;
 	struct map by_digest; /* digest -> node */
+	VEC(struct solve_remote *) remotes;
 	bool gone; /* freed, but something of it is still on the stack */
 };
 
@@ -99,6 +124,19 @@ void solve_drain_soon(struct solver *s);
 void solve_rewant_soon(struct solver *s);
 void solve_tell_waiters(struct solve_node *n);
 void solve_fail(struct solve_node *n, const struct err *e);
+
+void solve_slot_done(struct solve_node *n, size_t o, struct snap *snap /* reference given */);
+bool solve_results_done(const struct solve_node *n); /* of what is wanted */
+void solve_write_rows(struct solve_node *n, size_t o); /* its keys and those that lead to it */
+bool solve_is_random(const char *digest);
+
+/* remote.c */
+bool solve_remotes_busy(const struct solve_node *n);
+bool solve_remotes_probe(struct solve_node *n); /* true: a key was found */
+bool solve_remotes_probe_new(struct solve_node *n); /* only when its builds have caches it has not looked at */
+bool solve_remotes_load(struct solve_node *n);  /* true: something was started */
+void solve_remotes_cancel(struct solve_node *n);
+void solve_remote_unref(struct solve_remote *r);
 
 /* node.c */
 void solve_node_free(struct solve_node *n);

@@ -83,6 +83,8 @@ void solve_build_free(struct solve_build *b)
 	LIST_EACH(&b->members, struct solve_member, m, in_build) member_free(m);
 	list_del(&b->all);
 	map_fini(&b->by_digest);
+	for (size_t i = 0; i < b->remotes.n; i++) solve_remote_unref(b->remotes.v[i]);
+	vec_fini(&b->remotes);
 	free(b);
 	solve_rewant_soon(s);
 }
@@ -116,6 +118,7 @@ static struct solve_node *node_new(struct solver *s, const struct solve_vertex *
 	n->group_weak = v->group_weak;
 	n->ignore_cache = v->ignore_cache;
 	n->internal = v->internal;
+	n->no_export = v->no_export;
 	n->vt = v->vt;
 	n->op = v->op;
 	n->n_in = v->n_inputs;
@@ -155,7 +158,13 @@ void solve_node_free(struct solve_node *n)
 	list_del(&n->all);
 	list_del(&n->ready);
 	loop_slot_release(&n->pool_slot);
-	for (size_t o = 0; o < n->n_slot; o++) snap_unref(n->slot[o].snap);
+	for (size_t o = 0; o < n->n_slot; o++) {
+		snap_unref(n->slot[o].snap);
+		for (size_t i = 0; i < n->slot[o].rkeys.n; i++) solve_remote_unref(n->slot[o].rkeys.v[i].remote);
+		vec_fini(&n->slot[o].rkeys);
+	}
+	for (size_t i = 0; i < n->tried.n; i++) solve_remote_unref(n->tried.v[i].remote);
+	vec_fini(&n->tried);
 	for (size_t i = 0; i < n->events.n; i++) prog_unref(n->events.v[i]);
 	vec_fini(&n->events);
 	vec_fini(&n->users);

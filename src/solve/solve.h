@@ -17,6 +17,7 @@
  *  6. Keys equal BuildKit's (reference 06 §7): the root key of an operation without inputs is sha256("<digest>@<output>"),
  *     a content key sha256("<content digest>@-1"). A digest "random:..." gives no key: such a step is never found again.
  * Source of the model: shared design/solver-model.c; of the key format: moby/buildkit solver/cachekey.go. */
+#include "cache/cache.h"
 #include "db/db.h"
 #include "snap/snap.h"
 #include "solve/progress.h"
@@ -116,6 +117,7 @@ struct solve_vertex {
 	void *op;
 	const char *group_id, *group_name; /* progress group; NULL: none */
 	bool group_weak;
+	bool no_export; /* its result is left out of cache exports */
 	bool internal; /* no slot taken, whatever the vt says (frontends) */
 };
 /* A node with that digest, old or new, now part of the build. */
@@ -131,7 +133,37 @@ void solve_waiter_free(struct solve_waiter *w); /* not interested any more: lowe
 bool solve_debris(struct solve_build *b, const char *digest, struct solve_debris *ret);
 void solve_debris_fini(struct solve_debris *d);
 
-/* ---- for cache export and "why" ---- */
+/* ---- caches from elsewhere ----
+ * Records that a build may use beside the database's rows, in memory, for that build's nodes only. While it is being read the
+ * nodes wait. Loop thread. */
+struct solve_remote;
+struct solve_remote_ops {
+	/* Have result number `result` of item `item` as a snapshot; solve_remote_loaded answers, later, once. */
+	void (*load)(void *arg, struct solve_node *n, size_t item, size_t result);
+	void (*cancel)(void *arg, struct solve_node *n); /* it answers soon, with CANCELLED */
+};
+struct solve_remote *solve_remote_new(struct solver *s, const struct solve_remote_ops *ops, void *arg);
+void solve_remote_ready(struct solve_remote *r, struct cache_graph *g /* taken; NULL: there is none */);
+void solve_remote_drop(struct solve_remote *r); /* by its owner: ops are not called any more; NULL allowed */
+void solve_build_use(struct solve_build *b, struct solve_remote *r);
+struct cache_graph *solve_remote_graph(struct solve_remote *r); /* borrowed; NULL: none (yet) */
+void *solve_remote_arg(struct solve_remote *r); /* NULL once dropped */
+/* snap: reference given; e set: a miss. */
+void solve_remote_loaded(struct solve_node *n, struct snap *snap, const struct err *e);
+
+/* ---- cache export ---- */
+struct solve_export {
+	bool max; /* else: the first result upwards that has blobs, and below it those that have them anyway */
+	/* The blobs of a result, bottom to top, as put into g by cache_graph_blob: how many; 0: none that may be used. make: they
+	 * may be made for it. Of a remote cache's: the blobs are those of solve_remote_graph(r). */
+	size_t (*local)(void *arg, struct snap *snap, bool make, size_t *ret, size_t max);
+	size_t (*remote)(void *arg, struct solve_remote *r, const struct cache_result *res, size_t *ret, size_t max);
+	void *arg;
+};
+/* What led to this output, into g: every step's record, its links in this build and in the database. */
+void solve_export(struct solve_node *n, size_t output, const struct solve_export *x, struct cache_graph *g);
+
+/* ---- for "why" ---- */
 enum solve_phase solve_node_phase(const struct solve_node *n, size_t output);
 size_t solve_node_keys(const struct solve_node *n, size_t output, int64_t *ret, size_t max);
 bool solve_node_was_cached(const struct solve_node *n);

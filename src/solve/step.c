@@ -56,13 +56,13 @@ static size_t input_keys(const struct solve_node *n, size_t i, struct from_key o
 	return c;
 }
 
-static bool is_random(const char *digest) { return str_starts(digest, "random:"); }
+bool solve_is_random(const char *digest) { return str_starts(digest, "random:"); }
 
 static size_t probe_root(const struct solve_node *n, size_t output, int64_t *out)
 {
 	size_t c = 0;
 	for (size_t i = 0; i < n->map.n_digests; i++) {
-		if (is_random(n->map.digests[i])) continue;
+		if (solve_is_random(n->map.digests[i])) continue;
 		char root[DIGEST_STR];
 		solve_root_key(n->map.digests[i], (int)output, root);
 		c += cache_roots(n->solver->db, root, out + c, SOLVE_KEYS_MAX - c);
@@ -107,7 +107,7 @@ static bool probe(struct solve_node *n)
 		size_t c = n->n_in ? probe_links(n, o, found) : probe_root(n, o, found);
 		for (size_t i = 0; i < c; i++) grew |= add_key(&n->slot[o], found[i]);
 	}
-	return grew;
+	return solve_remotes_probe(n) || grew;
 }
 
 /* Write the rows that make this node findable: what it builds is then a hit for every key its inputs have now. */
@@ -117,7 +117,7 @@ static void claim_slot(struct solve_node *n, size_t o)
 	struct solve_slot *slot = &n->slot[o];
 	if (!n->n_in) {
 		for (size_t i = 0; i < n->map.n_digests; i++) {
-			if (is_random(n->map.digests[i])) continue;
+			if (solve_is_random(n->map.digests[i])) continue;
 			char root[DIGEST_STR];
 			int64_t have;
 			solve_root_key(n->map.digests[i], (int)o, root);
@@ -139,6 +139,17 @@ static void claim_slot(struct solve_node *n, size_t o)
 		for (size_t k = 0; k < n_from; k++)
 			cache_link(db, from[k].key, i, n->map.digests[0], from[k].selector, o, slot->keys[0]);
 	}
+}
+
+/* Of a node that was matched in a remote cache: the database may not know what led there. */
+void solve_write_rows(struct solve_node *n, size_t o)
+{
+	if (n->map_phase != SOLVE_DONE) return;
+	for (size_t i = 0; i < n->n_in; i++) {
+		const struct solve_in *in = &n->in[i];
+		if (!in->node->slot[in->output].n_keys) solve_write_rows(in->node, in->output);
+	}
+	claim_slot(n, o);
 }
 
 static void claim(struct solve_node *n)
@@ -163,13 +174,13 @@ static struct solve_node *find_builder(const struct solve_node *n)
 
 /* ---- results ---- */
 
-static void slot_done(struct solve_node *n, size_t o, struct snap *snap /* reference given */)
+void solve_slot_done(struct solve_node *n, size_t o, struct snap *snap /* reference given */)
 {
 	n->slot[o].done = true;
 	n->slot[o].snap = snap;
 }
 
-static bool wanted_results_done(const struct solve_node *n)
+bool solve_results_done(const struct solve_node *n)
 {
 	for (size_t o = 0; o < n->n_slot; o++)
 		if (n->slot[o].want == SOLVE_RESULT && !n->slot[o].done) return false;
@@ -189,7 +200,7 @@ static bool load_slot(struct solve_node *n, size_t o)
 	struct solve_slot *slot = &n->slot[o];
 	for (size_t i = 0; i < slot->n_keys; i++) {
 		int64_t id;
-		if (!cache_result(n->solver->db, slot->keys[i], &id)) continue;
+		if (!cache_result(n->solver->db, slot->keys[i], &id, NULL)) continue;
 		struct snap *snap = id ? snap_find(n->solver->snaps, id) : NULL;
 		if (id && !snap) {
 			cache_forget(n->solver->db, slot->keys[i], id);
@@ -199,7 +210,7 @@ static bool load_slot(struct solve_node *n, size_t o)
 			snap_ref(snap);
 			snap_used(snap);
 		}
-		slot_done(n, o, snap);
+		solve_slot_done(n, o, snap);
 		return true;
 	}
 	return false;
@@ -211,13 +222,13 @@ static bool load(struct solve_node *n)
 	for (size_t o = 0; o < n->n_slot; o++)
 		if (n->slot[o].want == SOLVE_RESULT && !n->slot[o].done) any |= load_slot(n, o);
 	if (!any) return false;
-	if (wanted_results_done(n)) {
+	if (solve_results_done(n)) {
 		n->cached = true;
 		solve_show_vertex(n, true, true, NULL);
 	}
 	solve_tell_waiters(n);
 	solve_wake_users(n);
-	return wanted_results_done(n);
+	return solve_results_done(n);
 }
 
 /* The step that failed first is named in the error: clients show its place in the source. */
@@ -359,11 +370,14 @@ static bool inputs_final(const struct solve_node *n)
 
 static void advance(struct solve_node *n)
 {
+	if (wants(n, SOLVE_KEYS) && n->map_phase == SOLVE_DONE && solve_remotes_probe_new(n)) solve_wake_users(n);
+	if (n->loading) return;
 	if (!wants(n, SOLVE_KEYS) || n->exec == SOLVE_BUSY || n->exec == SOLVE_FAILED) return;
-	if (wanted_results_done(n) && n->keys_final) return;
+	if (solve_results_done(n) && n->keys_final) return;
 	for (size_t i = 0; i < n->n_in; i++) solve_raise(n->in[i].node, n->in[i].output, SOLVE_KEYS);
 	if (n->map_phase == SOLVE_IDLE) start_map(n);
 	if (n->map_phase != SOLVE_DONE) return;
+	if (solve_remotes_busy(n)) return; /* a cache that is being read may have it */
 
 	if (probe(n)) solve_wake_users(n);
 	bool final = inputs_final(n);
@@ -372,13 +386,13 @@ static void advance(struct solve_node *n)
 		solve_wake_users(n);
 	}
 	if (!wants(n, SOLVE_RESULT)) return;
-	if (!n->ignore_cache && load(n)) return;
+	if (!n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
 	if (!final) return; /* an input may still yield a match */
 	if (input_failed(n)) return;
 	if (content_pending(n)) return;
 	if (n->n_in && probe(n)) { /* what the content keys lead to */
 		solve_wake_users(n);
-		if (!n->ignore_cache && load(n)) return;
+		if (!n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
 	}
 	if (!inputs_ready(n) || input_failed(n)) return;
 	if (!n->ignore_cache) {
@@ -481,6 +495,7 @@ void solve_content_done(struct solve_node *n, size_t i, const char *digest, stru
 	} else {
 		char root[DIGEST_STR];
 		solve_root_key(digest, -1, root);
+		memcpy(n->in[i].content_root, root, sizeof root);
 		int64_t key;
 		struct db *db = n->solver->db;
 		n->in[i].content_key = cache_roots(db, root, &key, 1) ? key : cache_new_key(db, root);
@@ -514,8 +529,8 @@ void solve_exec_done(struct solve_node *n, struct snap **outputs, struct err *e)
 				continue;
 			}
 			for (size_t k = 0; k < slot->n_keys; k++)
-				cache_save(n->solver->db, slot->keys[k], outputs[o] ? outputs[o]->id : 0);
-			slot_done(n, o, outputs[o]);
+				cache_save(n->solver->db, slot->keys[k], outputs[o] ? outputs[o]->id : 0, 0);
+			solve_slot_done(n, o, outputs[o]);
 		}
 		solve_tell_waiters(n);
 		solve_wake_users(n);
@@ -538,7 +553,8 @@ static void cancel_unwanted(struct solve_node *n)
 	n->pool_waiting = false;
 	if (n->under_way && !n->cancelled) {
 		n->cancelled = true;
-		n->vt->cancel(n->op, n);
+		if (n->loading) solve_remotes_cancel(n);
+		if (n->under_way > (unsigned)n->loading) n->vt->cancel(n->op, n);
 	}
 }
 
