@@ -6,7 +6,7 @@ SAN := $(B)/san
 MESON ?= meson
 NINJA ?= ninja
 
-.PHONY: all build san test run check-rooms format install clean deps
+.PHONY: all build san test run check-rooms format install uninstall image clean deps
 all: build
 
 # build/slipwayd and build/slipway: stripped release programs.
@@ -40,16 +40,36 @@ check-rooms:
 format:
 	@tools/format
 
-# Below PREFIX; DESTDIR is honoured.
-install: build
-	$(MESON) configure $(REL) -Dprefix=$(PREFIX)
-	@$(NINJA) -C $(REL) build.ninja
-	$(MESON) install -C $(REL) --no-rebuild --strip
+# Programs, manual pages, shell completions and the Docker plugin below PREFIX; DESTDIR is honoured.
+#   DOCKER_PLUGIN=no    leave lib/docker/cli-plugins/docker-buildx out, by which `docker build` calls slipway
+#   COMPAT_NAMES=yes    also the names buildkitd and buildctl
+DOCKER_PLUGIN ?= yes
+COMPAT_NAMES ?= no
+bool = $(if $(filter yes true 1,$(1)),true,false)
+MESON_INSTALL = $(MESON) install -C $(REL) --no-rebuild --quiet --strip
+configure-install: build
+	@$(MESON) configure $(REL) -Dprefix=$(PREFIX) -Ddocker_plugin=$(call bool,$(DOCKER_PLUGIN)) -Dcompat_names=$(call bool,$(COMPAT_NAMES))
+	@$(NINJA) -C $(REL) src/daemon/slipwayd src/cli/slipway >/dev/null
+
+install: configure-install
+	$(MESON_INSTALL) $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
+
+# What `install` with the same settings would write, and nothing else. Folders stay.
+uninstall: configure-install
+	@rm -rf $(B)/stage
+	@$(MESON_INSTALL) --destdir $(abspath $(B)/stage)
+	@cd $(B)/stage && find . ! -type d | sed 's/^\.//' | while read -r f; do echo "rm $(DESTDIR)$$f"; rm -f "$(DESTDIR)$$f"; done
+	@rm -rf $(B)/stage
+
+# build/image.tar: the release image, built by the programs in build/. See image/ and tools/mkimage.
+image: deps-image
+	@$(MAKE) --no-print-directory build
+	@tools/mkimage $(B)
 
 clean:
 	rm -rf $(B)
 
-.PHONY: deps-build deps-run deps-test
+.PHONY: deps-build deps-run deps-test deps-image configure-install
 deps: deps-build deps-run deps-test
 deps-build:
 	@tools/install-deps build
@@ -57,3 +77,5 @@ deps-run:
 	@tools/install-deps build run
 deps-test:
 	@tools/install-deps build test
+deps-image:
+	@tools/install-deps build mkimage
