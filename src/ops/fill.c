@@ -230,9 +230,8 @@ static int add_layer(struct ops_fill *f, struct snap *snap, bool blob_only, stru
 	reg_io_init(&l->io, f->env->reg, f->config);
 	l->io_ready = true;
 	l->io.cancelled = &l->job.cancelled;
-	l->io.auth = ops_auth_ask;
-	l->io.auth_ctx = &f->auth;
-	l->io.authority = ops_auth_authority(&f->auth);
+	ops_auth_use(&f->auth, &l->io);
+	l->slot.group = ops_auth_group(&f->auth);
 	l->work = (struct fill_job){.blobs = f->env->blobs, .io = &l->io, .ref = &l->ref, .have_blob = have, .bytes = &l->bytes,
 				    .cancelled = &l->job.cancelled, .view = l->view, .fill = {.dirfd = -1}};
 	l->work.desc = (struct reg_desc){xstrdup(b->digest), xstrdup(b->media_type), b->size};

@@ -83,6 +83,9 @@ static void make_env(const struct git_cli *g, struct strvec *env)
 	else
 		strvec_add(env, "GIT_SSH_COMMAND=ssh -F /dev/null -o StrictHostKeyChecking=no");
 	for (size_t i = 0; i < array_len(proxies); i++) add_env(env, proxies[i]);
+	const char *plain = getenv("HTTP_PROXY"), *ca = getenv("SSL_CERT_FILE"), *own_ca = getenv("GIT_SSL_CAINFO");
+	if (!str_empty(plain)) strvec_env_set(env, "http_proxy", plain); /* git reads the lower case one only */
+	if (!str_empty(own_ca) || !str_empty(ca)) strvec_addf(env, "GIT_SSL_CAINFO=%s", str_empty(own_ca) ? ca : own_ca);
 	if (j->ssh_sock) strvec_addf(env, "SSH_AUTH_SOCK=%s", j->ssh_sock);
 	if (!j->auth || g->no_auth) return;
 	strvec_add(env, "GIT_CONFIG_COUNT=1");

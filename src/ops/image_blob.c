@@ -67,9 +67,8 @@ static int want_registry(struct ops_blob_get *g, const struct ops_blob_req *req)
 	reg_io_init(&g->io, g->env->reg, g->config);
 	ops_auth_init(&g->auth, g->env, (const char *const *)req->ids->v, req->ids->n);
 	g->io.cancelled = &g->job.cancelled;
-	g->io.auth = ops_auth_ask;
-	g->io.auth_ctx = &g->auth;
-	g->io.authority = ops_auth_authority(&g->auth);
+	ops_auth_use(&g->auth, &g->io);
+	g->slot.group = ops_auth_group(&g->auth);
 	g->io_ready = true;
 	g->work.io = &g->io;
 	g->work.ref = &g->ref;

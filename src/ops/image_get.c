@@ -90,9 +90,7 @@ struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_
 	reg_io_init(&g->io, env->reg, g->config);
 	ops_auth_init(&g->auth, env, req->sessions, req->n_sessions);
 	g->io.cancelled = &g->job.cancelled;
-	g->io.auth = ops_auth_ask;
-	g->io.auth_ctx = &g->auth;
-	g->io.authority = ops_auth_authority(&g->auth);
+	ops_auth_use(&g->auth, &g->io);
 	g->req.blobs = env->blobs;
 	g->req.io = &g->io;
 	g->req.no_config = req->no_config;
@@ -104,7 +102,8 @@ struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_
 		granted(&g->slot);
 		return g;
 	}
-	loop_slot_want(reg_pools_get(&env->reg_pools[0], g->req.ref.domain, true), &g->slot);
+	g->slot.group = ops_auth_group(&g->auth);
+	loop_slot_want(reg_pools_get(env->reg_pools, g->req.ref.domain, true), &g->slot);
 	return g;
 }
 

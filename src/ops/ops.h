@@ -47,6 +47,7 @@ struct ops_env {
 	 * done comes once, later; nested_cancel: it does not come any more. */
 	struct ops_nested *(*nested_start)(void *user, const Pb__Definition *def, ops_nested_fn *done, void *arg);
 	void (*nested_cancel)(struct ops_nested *n);
+	struct map auth_ids; /* private to auth.c: whose credentials a session has */
 	struct map turns; /* private to remote.c; empty when nothing runs */
 };
 
@@ -194,7 +195,10 @@ struct ops_auth {
 void ops_auth_init(struct ops_auth *a, struct ops_env *env, const char *const *sessions, size_t n);
 void ops_auth_fini(struct ops_auth *a);
 int ops_auth_ask(void *ctx, const struct reg_challenge *c, struct reg_answer *ret, struct err *e); /* job; blocks */
+char *ops_auth_identity(void *ctx, const char *host); /* job; blocks; see reg_io.identity */
 const char *ops_auth_authority(const struct ops_auth *a);
+void ops_auth_use(struct ops_auth *a, struct reg_io *io); /* io asks by it from now on */
+const void *ops_auth_group(const struct ops_auth *a);     /* for a registry slot: builds take turns */
 
 /* ---- exec, also for gateway containers: see exec.h ---- */
 #endif

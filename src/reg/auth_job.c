@@ -1,6 +1,7 @@
 /* Answering a registry's 401: which credentials or token, from where, and for how long. Blocks.
  *
- *  1. A token belongs to (host, authority, scopes); basic credentials to (host, authority). They are sent to that host only.
+ *  1. A token belongs to (host, identity, scopes); basic credentials to (host, identity). They are sent to that host only. The
+ *     identity is that of the client whose credentials they come from, or the daemon's for a mirror with a file of them.
  *  2. A request fetches at most two tokens: one for what it needs, one more when the challenge names more than it held.
  *  3. A token that was cached and is refused is dropped and fetched anew; one that was just fetched and is refused is final.
  *  4. With credentials the daemon asks the realm by GET, then by OAuth's POST where GET is not served (POST first for an
@@ -8,6 +9,7 @@
  * Source: BuildKit util/resolver/authorizer.go; containerd core/remotes/docker/auth; distribution spec/auth/{token,oauth}.md.
  */
 #include "reg/internal.h"
+#include <fcntl.h>
 #include <jansson.h>
 #include <string.h>
 
@@ -32,9 +34,18 @@ static void answer_fini(struct reg_answer *a)
 	free(a->token);
 }
 
-static char *cache_key(struct reg_io *io, const struct reg_host *h, const char *what)
+static const char *identity_of(struct reg_authz *a)
 {
-	return xasprintf("%s\n%s\n%s", h->host, io->authority ? io->authority : "", what);
+	struct reg_io *io = a->io;
+	if (!a->identity && a->host->credentials) a->identity = xasprintf("\t%s", a->host->credentials);
+	if (!a->identity && io->identity) a->identity = io->identity(io->auth_ctx, a->host->host);
+	if (!a->identity) a->identity = xstrdup(io->authority ? io->authority : "");
+	return a->identity;
+}
+
+static char *cache_key(struct reg_authz *a, const char *what)
+{
+	return xasprintf("%s\n%s\n%s", a->host->host, identity_of(a), what);
 }
 
 static void use_cached(struct reg_authz *a, char *key)
@@ -49,10 +60,10 @@ static void use_cached(struct reg_authz *a, char *key)
 void reg_authz_init(struct reg_authz *a, struct reg_io *io, const struct reg_host *host, const struct strvec *scopes)
 {
 	*a = (struct reg_authz){.io = io, .host = host, .scopes = scopes};
-	if (!scopes || !host) return;
+	if (!scopes || !host || !reg_token_any(io->client, host->host)) return;
 	_cleanup_free_ char *joined = strvec_join(scopes, " ");
-	use_cached(a, cache_key(io, host, joined));
-	if (!a->value) use_cached(a, cache_key(io, host, "basic"));
+	use_cached(a, cache_key(a, joined));
+	if (!a->value) use_cached(a, cache_key(a, "basic"));
 	if (a->value) strvec_copy(&a->held, scopes->v, scopes->n);
 }
 
@@ -61,6 +72,7 @@ void reg_authz_fini(struct reg_authz *a)
 	if (a->value) explicit_bzero(a->value, strlen(a->value));
 	free(a->value);
 	free(a->key);
+	free(a->identity);
 	strvec_fini(&a->held);
 }
 
@@ -170,11 +182,11 @@ static int by_post(struct reg_authz *a, const struct reg_auth *c, const struct s
 }
 
 static int ask_with_creds(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes,
-			  const struct reg_answer *ans, struct bearer *ret, struct reg_fail *f, struct err *e)
+			  const struct reg_answer *ans, bool post_first, struct bearer *ret, struct reg_fail *f, struct err *e)
 {
 	__typeof__(by_get) *first = by_get, *second = by_post;
 	long status = 0;
-	if (str_empty(ans->user)) {
+	if (str_empty(ans->user) || post_first) {
 		first = by_post;
 		second = by_get;
 	}
@@ -188,6 +200,20 @@ static int ask_with_creds(struct reg_authz *a, const struct reg_auth *c, const s
 
 /* ---- what the client says ---- */
 
+/* The daemon's own credentials for a mirror: a file of one line USER:PASSWORD. */
+static int from_file(const char *path, struct reg_answer *ret, struct err *e)
+{
+	_cleanup_free_ uint8_t *p = NULL;
+	size_t n;
+	if (path_read_file(AT_FDCWD, path, 64 << 10, &p, &n, e) < 0) return err_wrap(e, "credentials of the mirror");
+	char *line = (char *)p;
+	line[strcspn(line, "\r\n")] = 0;
+	char *colon = strchr(line, ':');
+	if (colon) *ret = (struct reg_answer){.kind = REG_CREDS, .user = xstrndup(line, (size_t)(colon - line)), .secret = xstrdup(colon + 1)};
+	explicit_bzero(p, n);
+	return colon ? 0 : err_set(e, CODE_FAILED_PRECONDITION, "credentials of the mirror: %s: one line USER:PASSWORD is expected", path);
+}
+
 static int ask_client(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, struct reg_answer *ret,
 		      struct reg_fail *f, struct err *e)
 {
@@ -200,6 +226,10 @@ static int ask_client(struct reg_authz *a, const struct reg_auth *c, const struc
 		.scope_count = scopes->n,
 	};
 	*ret = (struct reg_answer){.kind = REG_ANONYMOUS};
+	if (a->host->credentials) {
+		*f = (struct reg_fail){.kind = FAIL_NETWORK};
+		return from_file(a->host->credentials, ret, e);
+	}
 	if (!a->io->auth || a->io->auth(a->io->auth_ctx, &ch, ret, e) >= 0) return 0;
 	*f = (struct reg_fail){.kind = FAIL_FINAL};
 	return err_wrap(e, "failed to authorize");
@@ -238,12 +268,12 @@ static int get_bearer(struct reg_authz *a, const struct reg_auth *c, struct strv
 	if (ans.kind == REG_TOKEN && !str_empty(ans.token))
 		b = (struct bearer){take_ptr(ans.token), ans.expires_in_s, ans.issued_at};
 	else if (ans.kind == REG_CREDS && !str_empty(ans.secret))
-		r = ask_with_creds(a, c, scopes, &ans, &b, f, e);
+		r = ask_with_creds(a, c, scopes, &ans, false, &b, f, e);
 	else if (by_get(a, c, scopes, &ans, &status, &b, f, e) < 0)
 		r = err_wrap(e, "failed to fetch anonymous token");
 	if (r < 0) return err_wrap(e, "failed to authorize");
 	_cleanup_free_ char *joined = strvec_join(a->scopes, " ");
-	keep(a, cache_key(a->io, a->host, joined), xasprintf("Bearer %s", b.token), valid_ms(&b));
+	keep(a, cache_key(a, joined), xasprintf("Bearer %s", b.token), valid_ms(&b));
 	strvec_fini(&a->held);
 	a->held = *scopes;
 	*scopes = (struct strvec){0};
@@ -260,7 +290,7 @@ static int get_basic(struct reg_authz *a, const struct reg_auth *c, struct reg_f
 	buf_addf(&plain, "%s:%s", ans.user, ans.secret);
 	buf_adds(&value, "Basic ");
 	base64_encode(&value, plain.p, plain.n);
-	keep(a, cache_key(a->io, a->host, "basic"), buf_take_str(&value), (int64_t)DEFAULT_EXPIRES_S * 10 * 1000);
+	keep(a, cache_key(a, "basic"), buf_take_str(&value), (int64_t)DEFAULT_EXPIRES_S * 10 * 1000);
 	return 1;
 }
 
@@ -308,4 +338,29 @@ int reg_authz_challenge(struct reg_authz *a, const struct reg_http_res *res, str
 	for (size_t i = 0; i < a->scopes->n; i++) reg_scopes_add(&scopes, a->scopes->v[i]);
 	for (size_t i = 0; i < a->held.n; i++) reg_scopes_add(&scopes, a->held.v[i]);
 	return get_bearer(a, &c, &scopes, f, e);
+}
+
+/* ---- for the client, which fetches tokens on the daemon's behalf ---- */
+
+int reg_fetch_token(struct reg_io *io, const struct reg_token_req *req, struct reg_answer *ret, struct err *e)
+{
+	_cleanup_reg_hosts_ struct reg_hosts hosts = {0};
+	_cleanup_strvec_ struct strvec scopes = {0};
+	_cleanup_(bearer_fini) struct bearer b = {0};
+	struct reg_auth_param params[] = {{(char *)"realm", (char *)req->realm}, {(char *)"service", (char *)req->service}};
+	struct reg_auth c = {.bearer = true, .v = params, .n = array_len(params)};
+	struct reg_answer ans = {.user = (char *)req->user, .secret = (char *)req->secret};
+	struct reg_fail f;
+	long status = 0;
+	reg_hosts_of(io->config, req->host, &hosts);
+	strvec_copy(&scopes, (char *const *)req->scopes, req->n_scopes);
+	struct reg_host host = hosts.v[hosts.n - 1];
+	host.host = (char *)req->host;
+	struct reg_authz a = {.io = io, .host = &host};
+	int r = str_empty(req->secret) ? by_get(&a, &c, &scopes, &ans, &status, &b, &f, e)
+				       : ask_with_creds(&a, &c, &scopes, &ans, true, &b, &f, e);
+	if (r < 0) return str_empty(req->secret) ? err_wrap(e, "failed to fetch anonymous token") : -1;
+	*ret = (struct reg_answer){.kind = REG_TOKEN, .token = take_ptr(b.token), .issued_at = b.issued_at,
+				   .expires_in_s = b.expires_in_s ? b.expires_in_s : DEFAULT_EXPIRES_S};
+	return 0;
 }

@@ -20,6 +20,9 @@ enum {
 	SILENCE_BODY_MS = 120000,   /* within a body */
 	SILENCE_ANSWER_MS = 300000, /* before an answer */
 	SILENCE_UPLOAD_MS = 900000, /* the same, when the server has a body to store first */
+	HASTE_CONNECT_MS = 10000,   /* where another host can be asked */
+	HASTE_BODY_MS = 30000,
+	HASTE_ANSWER_MS = 60000,
 	HEADER_MAX = 256 << 10,
 	POLL_MS = 100,
 };
@@ -35,7 +38,7 @@ struct state {
 	size_t header_bytes;
 	uint64_t sent;
 	int64_t last_ms; /* when something moved */
-	char address[NI_MAXHOST + 16];
+	char address[4 * 64]; /* all that was tried */
 	char text[CURL_ERROR_SIZE];
 	struct curl_slist *headers;
 };
@@ -164,8 +167,10 @@ static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sock
 	struct state *s = arg;
 	char host[NI_MAXHOST], port[16];
 	if (getnameinfo(&a->addr, (socklen_t)a->addrlen, host, sizeof host, port, sizeof port,
-			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-		snprintf(s->address, sizeof s->address, a->family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+			NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+		size_t n = strlen(s->address);
+		snprintf(s->address + n, sizeof s->address - n, a->family == AF_INET6 ? "%s[%s]:%s" : "%s%s:%s", n ? " and " : "", host, port);
+	}
 	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
@@ -174,46 +179,19 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ctx, void *arg)
 	return reg_tls_apply(arg, ctx) < 0 ? CURLE_ABORTED_BY_CALLBACK : CURLE_OK;
 }
 
-static const char *env2(const char *a, const char *b)
-{
-	const char *v = getenv(a);
-	return str_empty(v) ? getenv(b) : v;
-}
-
-/* What Go reads: never a proxy for this machine itself, no ALL_PROXY. */
+/* A proxy as the daemon's environment says; none for this machine itself, as in Go. */
 static void set_proxy(CURL *c, const char *url)
 {
-	_cleanup_free_ char *host = reg_url_host(url);
-	bool https = strncasecmp(url, "https:", 6) == 0;
-	const char *proxy = https ? env2("HTTPS_PROXY", "https_proxy") : env2("HTTP_PROXY", "http_proxy");
-	const char *except = env2("NO_PROXY", "no_proxy");
-	if (!host || reg_is_localhost(host)) proxy = NULL;
+	_cleanup_free_ char *proxy = reg_proxy_for(url);
 	curl_easy_setopt(c, CURLOPT_PROXY, proxy ? proxy : "");
-	curl_easy_setopt(c, CURLOPT_NOPROXY, except ? except : "");
+	curl_easy_setopt(c, CURLOPT_NOPROXY, "");
 	curl_easy_setopt(c, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-}
-
-static const char *system_cas; /* NULL: none here */
-
-static void find_system_cas(void)
-{
-	static const char *const files[] = {"/etc/ssl/certs/ca-certificates.crt",
-					    "/etc/pki/tls/certs/ca-bundle.crt",
-					    "/etc/ssl/ca-bundle.pem",
-					    "/etc/pki/tls/cacert.pem",
-					    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-					    "/etc/ssl/cert.pem"};
-	for (size_t i = 0; i < array_len(files) && !system_cas; i++)
-		if (access(files[i], R_OK) == 0) system_cas = files[i];
 }
 
 static void set_tls(CURL *c, const struct reg_exchange *x, struct reg_handle *h)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	pthread_once(&once, find_system_cas);
-	const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
-	curl_easy_setopt(c, CURLOPT_CAINFO, str_empty(file) ? system_cas : file);
-	curl_easy_setopt(c, CURLOPT_CAPATH, str_empty(dir) ? NULL : dir);
+	curl_easy_setopt(c, CURLOPT_CAINFO, NULL); /* the handle has them */
+	curl_easy_setopt(c, CURLOPT_CAPATH, NULL);
 	curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, x->insecure ? 0L : 1L);
 	curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, x->insecure ? 0L : 2L);
 	if (!h->tls) return;
@@ -272,7 +250,7 @@ static int setup(struct reg_handle *h, const struct reg_exchange *x, struct stat
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L);
 	curl_easy_setopt(c, CURLOPT_USERAGENT, REG_USER_AGENT);
-	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
+	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, x->impatient ? (long)HASTE_CONNECT_MS : (long)CONNECT_MS);
 	curl_easy_setopt(c, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(c, CURLOPT_BUFFERSIZE, 256L << 10);
 	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, s->text);
@@ -345,6 +323,17 @@ static const char *method_title(const char *m)
 	return m;
 }
 
+/* Whether a name that was not found is unknown, or the question got no answer this time. Blocks. */
+static bool name_may_come(const char *host_port)
+{
+	struct addrinfo *found = NULL, hints = {.ai_socktype = SOCK_STREAM};
+	const char *colon = strrchr(host_port, ':');
+	_cleanup_free_ char *host = colon ? xstrndup(host_port, (size_t)(colon - host_port)) : xstrdup(host_port);
+	int r = getaddrinfo(host, NULL, &hints, &found);
+	if (r == 0) freeaddrinfo(found);
+	return r == 0 || r == EAI_AGAIN || r == EAI_SYSTEM;
+}
+
 static int transport_err(struct state *s, CURL *c, CURLcode rc, struct reg_fail *f, struct err *e)
 {
 	const struct reg_exchange *x = s->x;
@@ -359,8 +348,12 @@ static int transport_err(struct state *s, CURL *c, CURLcode rc, struct reg_fail 
 		*why = (char)tolower((unsigned char)*why);
 		return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": dial tcp %s: connect: %s", m, url, s->address, why);
 	}
-	if (rc == CURLE_COULDNT_RESOLVE_HOST)
-		return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": dial tcp: lookup %s: %s", m, url, host ? host : "", k.text);
+	if (rc == CURLE_COULDNT_RESOLVE_HOST) {
+		bool may_come = host && name_may_come(host);
+		if (may_come) f->kind = FAIL_NAME;
+		return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": dial tcp: lookup %s: %s", m, url, host ? host : "",
+			       may_come ? "the name server does not answer" : k.text);
+	}
 	if (str_starts(k.text, "alert "))
 		return err_set(e, CODE_UNAVAILABLE, "%s \"%s\": remote error: tls: %.*s", m, url, (int)strcspn(k.text + 6, ","),
 			       k.text + 6);
@@ -373,6 +366,7 @@ static int transport_err(struct state *s, CURL *c, CURLcode rc, struct reg_fail 
 
 static int64_t silence_limit(const struct state *s)
 {
+	if (s->x->impatient) return s->head_done ? HASTE_BODY_MS : HASTE_ANSWER_MS;
 	return s->head_done ? SILENCE_BODY_MS : s->x->body ? SILENCE_UPLOAD_MS : SILENCE_ANSWER_MS;
 }
 
@@ -409,6 +403,25 @@ static enum outcome drive(struct reg_handle *h, struct state *s, CURLcode *ret_r
 	return o;
 }
 
+/* A name that leads to several addresses of which one listens, as localhost with ::1 and 127.0.0.1: curl tries the first of each
+ * family side by side, and has been seen to give up with the first that refuses. Nothing was sent, so ask once more. */
+static enum outcome drive_again(struct reg_handle *h, struct state *s, CURLcode *rc)
+{
+	char first[sizeof s->address], text[sizeof s->text];
+	CURLcode again = CURLE_OK;
+	memcpy(first, s->address, sizeof first);
+	memcpy(text, s->text, sizeof text);
+	curl_easy_setopt(h->easy, CURLOPT_IPRESOLVE, CURL_IPRESOLVE_V4);
+	enum outcome o = drive(h, s, &again);
+	if (o == ENDED && again == CURLE_COULDNT_RESOLVE_HOST) { /* it has no such address: what was said first counts */
+		memcpy(s->address, first, sizeof first);
+		memcpy(s->text, text, sizeof text);
+		return o;
+	}
+	*rc = again;
+	return o;
+}
+
 static int run(struct reg_handle *h, struct state *s, struct reg_fail *f, struct err *e)
 {
 	const struct reg_exchange *x = s->x;
@@ -417,6 +430,7 @@ static int run(struct reg_handle *h, struct state *s, struct reg_fail *f, struct
 	if (reg_io_stopped(x->io)) return err_set(e, CODE_CANCELLED, "context canceled");
 	if (setup(h, x, s, e) < 0) return -1;
 	enum outcome o = drive(h, s, &rc);
+	if (o == ENDED && rc == CURLE_COULDNT_CONNECT && strchr(s->address, '[')) o = drive_again(h, s, &rc);
 	if (s->failed) return err_move(e, &s->err);
 	if (o == STOPPED || reg_io_stopped(x->io)) return err_set(e, CODE_CANCELLED, "context canceled");
 	if (o == SILENT) {
@@ -442,9 +456,11 @@ int reg_exchange(const struct reg_exchange *x, struct reg_http_res *ret, struct 
 		_cleanup_free_ char *url = reg_url_show(x->url);
 		return err_set(e, CODE_INVALID_ARGUMENT, "\"%s\" is not an http or https URL", url);
 	}
-	if (reg_handle_get(x->io->client, origin, x->config, x->entry, x->with_keys, x->insecure, &h, e) < 0) {
+	struct reg_want want = {.io = x->io, .origin = origin, .config = x->config, .entry = x->entry, .with_keys = x->with_keys,
+				.insecure = x->insecure, .kind = x->kind, .limit = x->limit};
+	if (reg_handle_get(x->io->client, &want, &h, e) < 0) {
 		f->kind = FAIL_FINAL;
-		if (e) e->code = CODE_FAILED_PRECONDITION; /* a file of the configuration: "not found" would mean the image */
+		if (e && e->code != CODE_CANCELLED) e->code = CODE_FAILED_PRECONDITION; /* a file of the configuration: "not found" would mean the image */
 		return -1;
 	}
 	res.url = xstrdup(x->url);

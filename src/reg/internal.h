@@ -15,6 +15,14 @@ struct reg_entry { /* a copy of a reg_host_conf */
 	char *name;
 	struct strvec mirrors, ca, certs, keys, dirs;
 	enum reg_tri http, insecure;
+	size_t max_concurrency; /* 0: the global limit */
+	struct reg_own *own;    /* mirrors with settings of their own */
+	size_t n_own;
+};
+struct reg_own {
+	char *host, *path, *credentials;
+	bool no_fallback;
+	struct reg_entry entry;
 };
 struct reg_config {
 	atomic_uint refs;
@@ -31,13 +39,16 @@ struct reg_host {
 	bool fallback;                 /* http when https turns out not to be spoken */
 	bool mirror;                   /* pull only */
 	bool ns;                       /* tell it the domain: ?ns= */
+	bool no_fallback;              /* its failure is final */
 	const struct reg_entry *entry; /* TLS files; NULL: none. Borrowed from the config */
+	const char *credentials;       /* file of the daemon's own; NULL: the client is asked. Borrowed too */
 };
 struct reg_hosts {
 	struct reg_host *v;
 	size_t n, cap;
 };
 void reg_hosts_of(const struct reg_config *c, const char *domain, struct reg_hosts *ret);
+size_t reg_config_limit(const struct reg_config *c, const char *domain); /* transfers at once; 0: the global limit */
 void reg_hosts_fini(struct reg_hosts *h);
 #define _cleanup_reg_hosts_ __attribute__((cleanup(reg_hosts_fini)))
 bool reg_is_localhost(const char *host); /* host[:port] */
@@ -66,27 +77,47 @@ char *reg_error_text(const void *body, size_t n);
 
 /* ---- tls.c ---- */
 struct reg_tls; /* loaded certificates */
-int reg_tls_load(const struct reg_entry *entry, bool with_keys, struct reg_tls **ret, struct err *e);
+int reg_tls_load(const struct reg_entry *entry /* NULL: none */, bool with_keys, bool insecure, struct reg_tls **ret, struct err *e);
 void reg_tls_free(struct reg_tls *t);
 int reg_tls_apply(struct reg_tls *t, SSL_CTX *ctx); /* from curl's CURLOPT_SSL_CTX_FUNCTION; 0 or -1 */
 
+/* ---- proxy.c ---- */
+char *reg_proxy_for(const char *url); /* heap; NULL: none */
+bool reg_no_proxy(const char *list, const char *host_port, const char *default_port);
+
 /* ---- client.c ---- */
+enum reg_lane_kind {
+	REG_LANE_DOC,  /* manifests, configs, and all that has hardly a body: may use the one connection more */
+	REG_LANE_BLOB, /* a transfer */
+	REG_LANE_NONE, /* not counted: ADD from anywhere */
+};
+struct reg_want {
+	struct reg_io *io;
+	const char *origin;
+	const struct reg_config *config;
+	const struct reg_entry *entry; /* NULL: no TLS files */
+	bool with_keys, insecure;      /* client certificates too; no verification */
+	enum reg_lane_kind kind;
+	size_t limit; /* 0: the client's */
+};
 struct reg_handle { /* a connection's worth: used by one transfer at a time */
 	CURL *easy;
 	CURLM *multi;
 	struct reg_tls *tls;
-	char *key;
+	char *key, *host;
+	enum reg_lane_kind kind; /* of the transfer that has it */
 	int64_t idle_since_ms;
 	struct list link;
 };
-/* entry NULL: no TLS files. with_keys: client certificates too. Reads files when the handle is new. */
-int reg_handle_get(struct reg_client *c, const char *origin, const struct reg_config *config, const struct reg_entry *entry,
-		   bool with_keys, bool insecure, struct reg_handle **ret, struct err *e);
+/* Waits until the host has a connection to spare; reads certificate files when the handle is new. */
+int reg_handle_get(struct reg_client *c, const struct reg_want *want, struct reg_handle **ret, struct err *e);
 void reg_handle_put(struct reg_client *c, struct reg_handle *h); /* NULL allowed */
 /* Authorization values by key; heap or NULL. */
 char *reg_token_get(struct reg_client *c, const char *key);
 void reg_token_put(struct reg_client *c, const char *key, const char *authorization, int64_t valid_ms);
 void reg_token_drop(struct reg_client *c, const char *key, const char *authorization);
+bool reg_token_any(struct reg_client *c, const char *host); /* one for this host, of whomever */
+bool reg_say_once(struct reg_client *c, const char *what);  /* false: it was said within the last minute */
 bool reg_fell_back(struct reg_client *c, const char *host);
 void reg_fall_back(struct reg_client *c, const char *host);
 /* Hosts that timed out lately: the error they gave (heap), or NULL. */
@@ -102,6 +133,7 @@ enum reg_fail_kind {
 	FAIL_REFUSED, /* no connection */
 	FAIL_TIMEOUT,
 	FAIL_BROKEN,  /* reset or cut short */
+	FAIL_NAME,    /* the name server did not answer */
 	FAIL_NOT_TLS, /* https to something that does not speak it */
 	FAIL_NETWORK, /* names, certificates and other things that do not pass by themselves */
 	FAIL_STATUS,  /* an answer, but not the one wanted */
@@ -112,6 +144,7 @@ struct reg_fail {
 	enum reg_fail_kind kind;
 	long status;
 	int64_t retry_after_ms; /* 0: not said */
+	bool elsewhere;         /* the answer came from where a redirect led */
 };
 struct reg_exchange {
 	struct reg_io *io;
@@ -124,7 +157,10 @@ struct reg_exchange {
 	const struct reg_config *config;
 	const struct reg_entry *entry;
 	bool with_keys, insecure;
-	bool decode; /* undo Content-Encoding */
+	enum reg_lane_kind kind;
+	size_t limit;    /* of connections to the host; 0: the client's */
+	bool impatient;  /* there is another host to ask: shorter waiting */
+	bool decode;     /* undo Content-Encoding */
 	/* Called once when the header of the answer is complete; answers whether the body is wanted (1), or not (0), or -1 with
 	 * *e. Without it the body of a 2xx answer is wanted. */
 	int (*on_head)(void *ctx, const struct reg_http_res *head, struct err *e);
@@ -152,6 +188,7 @@ struct reg_authz {
 	char *value;                 /* of the Authorization header; NULL: none */
 	char *key;                   /* of value in the token cache */
 	struct strvec held;          /* scopes of value */
+	char *identity;              /* whose credentials: keys the cache. NULL: not asked yet */
 	int fetched;                 /* how many were fetched for this request */
 };
 void reg_authz_init(struct reg_authz *a, struct reg_io *io, const struct reg_host *host, const struct strvec *scopes);
@@ -169,7 +206,8 @@ struct reg_request {
 	const struct strvec *headers; /* Authorization and Cookie do not follow to another origin */
 	const struct reg_body *body;
 	uint64_t body_bytes;
-	unsigned redirects; /* 0: REG_REDIRECTS */
+	enum reg_lane_kind kind; /* for host NULL: not counted */
+	unsigned redirects;      /* 0: REG_REDIRECTS */
 	bool insecure;      /* for host NULL */
 	bool decode;
 	int (*on_head)(void *ctx, const struct reg_http_res *head, struct err *e); /* as in reg_exchange */
@@ -192,7 +230,7 @@ struct reg_op {
 	struct strvec scopes;
 	void *ctx;
 	int (*try_host)(struct reg_op *op, const struct reg_host *h, struct reg_fail *f, struct err *e);
-	bool (*progressed)(struct reg_op *op); /* since last asked: the pauses begin anew. NULL: no */
+	uint64_t (*progressed)(struct reg_op *op); /* bytes since last asked: the pauses begin anew. NULL: none */
 	bool ranked; /* of the hosts' errors the one that got furthest is told (resolve), else the first */
 };
 int reg_op_init(struct reg_op *op, struct reg_io *io, const struct spec_ref *ref, bool push, struct err *e);

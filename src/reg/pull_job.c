@@ -346,6 +346,7 @@ static int fetch_host(struct reg_op *op, const struct reg_host *h, struct reg_fa
 				 .host = h,
 				 .scopes = &op->scopes,
 				 .headers = &headers,
+				 .kind = manifest || str_ends(type, "+json") ? REG_LANE_DOC : REG_LANE_BLOB,
 				 .on_head = fetch_head,
 				 .on_data = fetch_data,
 				 .ctx = s};
@@ -359,10 +360,10 @@ static int fetch_host(struct reg_op *op, const struct reg_host *h, struct reg_fa
 	return fetch_verify(s, f, e);
 }
 
-static bool fetch_progressed(struct reg_op *op)
+static uint64_t fetch_progressed(struct reg_op *op)
 {
 	struct fetch *s = op->ctx;
-	bool moved = s->at > s->reported;
+	uint64_t moved = s->at - s->reported;
 	s->reported = s->at;
 	return moved;
 }

@@ -9,8 +9,9 @@
  *  4. A host's failure is answered by the next host (mirrors in order, then the origin); when all fail, the error is the
  *     first host's, as BuildKit has it.
  *  5. HTTP/1.1 only: a transfer is a connection. Idle connections are kept (up to 118 s) and used again by host.
- * HTTP_PROXY, HTTPS_PROXY and NO_PROXY (either case) are honoured, but never for localhost and loopback addresses, as Go has
- * it. Sources: OCI distribution-spec; containerd core/remotes/docker; BuildKit util/resolver; reference 05 §4-5, 02 §6, 06 §5.
+ *  6. Sockets: never more than N + 1 to one host, N of them with blobs (reg_client_set_limit); who is over waits, documents first.
+ * HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY (either case) are honoured, but never for localhost and loopback addresses, as
+ * Go has it. SSL_CERT_FILE and SSL_CERT_DIR say where the system's authorities are. Sources: OCI distribution-spec; containerd core/remotes/docker; BuildKit util/resolver; reference 05 §4-5, 02 §6, 06 §5.
  */
 #include "base/base.h"
 #include "spec/ref.h"
@@ -62,6 +63,9 @@ void reg_config_unref(struct reg_config *c); /* NULL allowed */
 /* ---- the shared client: idle connections, token cache, hosts that fell back to http. Any thread ---- */
 struct reg_client;
 struct reg_client *reg_client_new(void);
+/* Connections a host with transfers, beside one more for documents; where the configuration says nothing. 0: 4. Sockets that
+ * are open and idle count: there are never more than limit + 1. */
+void reg_client_set_limit(struct reg_client *c, size_t limit);
 void reg_client_free(struct reg_client *c);                        /* no transfer may be under way */
 void reg_client_trim(struct reg_client *c, int64_t older_than_ms); /* close what was idle that long; for a timer */
 
@@ -86,6 +90,17 @@ struct reg_answer { /* heap strings, taken over by reg */
 	int64_t issued_at;    /* unix time, 0: now */
 };
 
+struct reg_io;
+struct reg_token_req {
+	const char *host, *realm, *service;
+	char *const *scopes;
+	size_t n_scopes;
+	const char *user, *secret; /* secret "": anonymous; an empty user: an identity token */
+};
+/* Ask a realm for a bearer token: by POST, by GET where that is not served; anonymously by GET. What a client does for a daemon
+ * (session FetchToken). ret: token, times. Job, blocks. */
+int reg_fetch_token(struct reg_io *io, const struct reg_token_req *req, struct reg_answer *ret, struct err *e);
+
 /* ---- what a transfer needs: set the public members after reg_io_init; borrowed, they outlive the transfer ---- */
 struct reg_io {
 	struct reg_client *client;
@@ -94,7 +109,10 @@ struct reg_io {
 	/* Called in the transferring thread, may block, at most once per challenge; NULL: anonymous. A -1 ends the transfer. */
 	int (*auth)(void *ctx, const struct reg_challenge *c, struct reg_answer *ret, struct err *e);
 	void *auth_ctx;
-	const char *authority; /* whose credentials auth() gives (a session's id or token authority): keys the token cache */
+	/* Whose credentials auth() gives for that host: keys the token cache, so it must be proven. Heap; NULL: see authority. Called
+	 * with auth_ctx in the transferring thread, may block, only where tokens are in use. May be NULL. */
+	char *(*identity)(void *ctx, const char *host);
+	const char *authority; /* the same as a constant, where identity is not set or says NULL */
 	void (*note)(void *ctx, const char *line); /* "error: ...\n", "retrying in 1s\n" for the step's log; may be NULL */
 	void *note_ctx;
 	const struct log_span *span; /* for debug lines; may be NULL */

@@ -11,7 +11,12 @@
 #include <string.h>
 #include <strings.h>
 
-enum { RESUMES_MAX = 100, RESUME_PAUSE_MS = 100 };
+enum {
+	RESUMES_MAX = 100,        /* after next to nothing has come */
+	RESUME_PAUSE_MS = 100,
+	RESUME_GOOD = 64 << 10,   /* bytes that make a resumed transfer worth it, however often */
+	OBEY_MS = 180000,         /* spent on what Retry-After asks, in all */
+};
 
 /* ---- redirects ---- */
 
@@ -36,7 +41,11 @@ static void strip_headers(const struct strvec *from, struct strvec *ret)
 static void exchange_of(const struct reg_request *rq, struct reg_exchange *x)
 {
 	const struct reg_host *h = rq->host;
+	_cleanup_free_ char *host = reg_url_host(rq->url);
 	*x = (struct reg_exchange){
+		.kind = h ? rq->kind : REG_LANE_NONE,
+		.limit = h && h->entry && str_eq(host, h->host) ? h->entry->max_concurrency : 0,
+		.impatient = h && h->mirror && !h->no_fallback,
 		.io = rq->io,
 		.method = rq->method,
 		.headers = rq->headers,
@@ -86,6 +95,7 @@ static int follow(const struct reg_request *rq, const char *authorization, char 
 		if (!same_origin(first, next)) {
 			x.authorization = NULL;
 			x.with_keys = false;
+			x.limit = 0;
 			if (!stripped.n) strip_headers(rq->headers, &stripped);
 			x.headers = &stripped;
 		}
@@ -181,8 +191,8 @@ int reg_status_err(const struct reg_request *rq, const struct reg_http_res *r, s
 	_cleanup_free_ char *url = reg_url_show(r->url);
 	_cleanup_free_ char *why = reg_error_text(r->error_body.p, r->error_body.n);
 	if (!why && r->status == 403 && strcmp(rq->method, "HEAD") == 0) why = why_forbidden(rq);
-	*f = (struct reg_fail){FAIL_STATUS, r->status,
-			       reg_retry_after_ms(reg_http_header(r, "retry-after"), time_now().tv_sec)};
+	*f = (struct reg_fail){FAIL_STATUS, r->status, reg_retry_after_ms(reg_http_header(r, "retry-after"), time_now().tv_sec),
+			       !same_origin(r->url, rq->url)};
 	return err_set(e, code_of(r->status), "unexpected status from %s request to %s: %s%s%s", rq->method, url, r->reason,
 		       why ? "\n" : "", why ? why : "");
 }
@@ -236,17 +246,21 @@ static int rank(const struct reg_fail *f)
 
 static bool passes(const struct reg_fail *f)
 {
-	if (f->kind == FAIL_TIMEOUT || f->kind == FAIL_BROKEN) return true;
-	return f->kind == FAIL_STATUS && (f->status >= 500 || f->status == 408 || f->status == 429);
+	if (f->kind == FAIL_TIMEOUT || f->kind == FAIL_BROKEN || f->kind == FAIL_NAME) return true;
+	if (f->kind != FAIL_STATUS) return false;
+	return f->status >= 500 || f->status == 408 || f->status == 429 ||
+	       (f->elsewhere && f->status >= 400); /* a signed URL that has expired: the registry gives another */
 }
 
-/* Resolving says it for all; the fetches that follow repeat it for those who debug. */
-static void log_next(const struct reg_op *op, const struct reg_host *h, const struct err *e)
+/* Each host with each reason once a minute; those who debug see it every time. */
+static void log_next(const struct reg_op *op, const struct reg_host *h, const struct reg_fail *f, const struct err *e)
 {
-	if (!op->ranked && !log_enabled(LOG_DEBUG)) return;
+	_cleanup_free_ char *what = xasprintf("next %s %d %ld", h->host, f->kind, f->status);
+	bool first = reg_say_once(op->io->client, what);
+	if (!first && !log_enabled(LOG_DEBUG)) return;
 	_cleanup_free_ char *ref = spec_ref_format(op->ref);
 	struct log_field fields[] = {{"error", e->msg}, {"host", h->host}, {"ref", ref}};
-	log_fields(op->ranked ? LOG_INFO : LOG_DEBUG, op->io->span, "trying next host", fields, array_len(fields));
+	log_fields(first ? LOG_INFO : LOG_DEBUG, op->io->span, "trying next host", fields, array_len(fields));
 }
 
 /* Ask one host; a mirror that lately cost a timeout is passed over with the error it gave then. */
@@ -274,7 +288,8 @@ static int round_of(struct reg_op *op, struct reg_fail *f, struct err *e)
 		_cleanup_err_ struct err now = ERR_INIT;
 		if (ask_host(op, h, f, &now) == 0) return 0;
 		if (f->kind == FAIL_FINAL) return err_move(e, &now);
-		if (i + 1 < op->hosts.n) log_next(op, h, &now);
+		if (h->no_fallback) return err_move(e, &now);
+		if (i + 1 < op->hosts.n) log_next(op, h, f, &now);
 		if (told_rank && !(op->ranked && rank(f) > told_rank)) continue;
 		told_rank = rank(f);
 		err_move(&told, &now);
@@ -302,21 +317,43 @@ static void note_pause(const struct reg_op *op, int64_t ms, const struct err *e)
 		note(op, "retrying in %llds\n", (long long)(ms / 1000));
 }
 
+struct retries {
+	int64_t pause, obeyed_ms;
+	int resumes, wrong;
+};
+
+/* How long to wait before another round; -1: no more. */
+static int64_t pause_ms(struct reg_op *op, struct retries *r, const struct reg_fail *f)
+{
+	uint64_t moved = op->progressed ? op->progressed(op) : 0;
+	if (f->kind == FAIL_CONTENT) return r->wrong++ ? -1 : (int64_t)op->io->retry_first_ms; /* wrong bytes: once more */
+	if (!passes(f)) return -1;
+	if (f->retry_after_ms) {
+		int64_t wait = min_of(f->retry_after_ms, (int64_t)OBEY_MS - r->obeyed_ms);
+		r->obeyed_ms += wait;
+		return wait > 0 ? wait : -1;
+	}
+	if (moved >= RESUME_GOOD || (moved && r->resumes++ < RESUMES_MAX)) {
+		r->pause = op->io->retry_first_ms;
+		int64_t short_ms = moved >= RESUME_GOOD ? RESUME_PAUSE_MS / 10 : RESUME_PAUSE_MS;
+		return min_of(r->pause, short_ms);
+	}
+	if (r->pause >= op->io->retry_stop_ms) return -1;
+	r->pause *= 2;
+	return r->pause / 2;
+}
+
 int reg_op_run(struct reg_op *op, struct err *e)
 {
 	struct reg_io *io = op->io;
-	int64_t pause = io->retry_first_ms;
-	for (int resumes = 0;;) {
+	struct retries r = {.pause = io->retry_first_ms};
+	for (;;) {
 		_cleanup_err_ struct err now = ERR_INIT;
 		struct reg_fail f;
 		if (round_of(op, &f, &now) == 0) return 0;
-		if (f.kind == FAIL_FINAL || !passes(&f)) return err_move(e, &now);
-		bool moved = op->progressed && op->progressed(op) && resumes++ < RESUMES_MAX;
-		if (moved) pause = io->retry_first_ms;
-		if (!moved && pause >= io->retry_stop_ms) return err_move(e, &now);
-		int64_t wait = max_of(moved ? min_of(pause, (int64_t)RESUME_PAUSE_MS) : pause, f.retry_after_ms);
-		if (!moved) note_pause(op, wait, &now);
+		int64_t wait = f.kind == FAIL_FINAL ? -1 : pause_ms(op, &r, &f);
+		if (wait < 0) return err_move(e, &now);
+		if (wait > RESUME_PAUSE_MS) note_pause(op, wait, &now);
 		if (reg_io_sleep(io, wait, e) < 0) return -1;
-		if (!moved) pause *= 2;
 	}
 }

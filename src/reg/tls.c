@@ -1,6 +1,8 @@
 /* The certificates of one host's configuration, loaded once for a connection's handle and given to OpenSSL by curl's hook.
  *
- * Authorities are added to the system's, not put in their place. Of several client certificates the first is offered
+ * Authorities are added to the system's, not put in their place. The system's are what Go reads: the file in SSL_CERT_FILE or
+ * the first bundle that is there, and all that the folders in SSL_CERT_DIR or of the system hold (no hashed names needed). They
+ * are read once and again when a file or folder has changed. Of several client certificates the first is offered
  * whose chain names an issuer that the server accepts; none when the server names issuers and none fits.
  * Blocks on the disk while loading. Source: BuildKit util/resolver/resolver.go (loadTLSConfig); RFC 8446 §4.2.4. */
 #include "reg/internal.h"
@@ -10,6 +12,8 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { FILE_MAX = 4 << 20 };
 
@@ -19,6 +23,7 @@ struct pair {
 	STACK_OF(X509) * chain;
 };
 struct reg_tls {
+	X509_STORE *store; /* NULL: nothing is verified */
 	STACK_OF(X509) * cas;
 	VEC(struct pair) pairs;
 };
@@ -33,6 +38,7 @@ void reg_tls_free(struct reg_tls *t)
 	}
 	vec_fini(&t->pairs);
 	sk_X509_pop_free(t->cas, X509_free);
+	X509_STORE_free(t->store);
 	free(t);
 }
 
@@ -124,16 +130,114 @@ static int dir_load(struct reg_tls *t, const char *dir, bool with_keys, struct e
 	return r;
 }
 
-int reg_tls_load(const struct reg_entry *entry, bool with_keys, struct reg_tls **ret, struct err *e)
+/* ---- the system's ---- */
+
+static const char *const bundles[] = {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
+				      "/etc/ssl/ca-bundle.pem",             "/etc/pki/tls/cacert.pem",
+				      "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem"};
+static struct {
+	pthread_mutex_t lock;
+	char *stamp; /* the paths with their times, when read */
+	STACK_OF(X509) * certs;
+	X509_STORE *store;
+} host = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void host_paths(struct strvec *files, struct strvec *dirs)
+{
+	const char *file = getenv("SSL_CERT_FILE"), *dir = getenv("SSL_CERT_DIR");
+	if (!str_empty(file)) strvec_add(files, file);
+	for (size_t i = 0; i < array_len(bundles) && !files->n; i++)
+		if (access(bundles[i], R_OK) == 0) strvec_add(files, bundles[i]);
+	for (const char *p = str_empty(dir) ? "/etc/ssl/certs:/etc/pki/tls/certs" : dir; *p;) {
+		size_t n = strcspn(p, ":");
+		if (n) strvec_take(dirs, xstrndup(p, n));
+		p += n + (p[n] == ':');
+	}
+}
+
+static void stamp_add(struct buf *b, const struct strvec *paths)
+{
+	for (size_t i = 0; i < paths->n; i++) {
+		struct stat st = {0};
+		if (stat(paths->v[i], &st) < 0) st.st_ino = 0;
+		buf_addf(b, "%s %lld %lld.%ld %lld\n", paths->v[i], (long long)st.st_ino, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+			 (long long)st.st_size);
+	}
+}
+
+/* Names that hashes of the same folder lead to are read once. */
+static bool is_alias(const char *dir, const char *name)
+{
+	char to[512];
+	_cleanup_free_ char *path = xasprintf("%s/%s", dir, name);
+	ssize_t n = readlink(path, to, sizeof to);
+	return n > 0 && !memchr(to, '/', (size_t)n);
+}
+
+static void read_dir(const char *dir, STACK_OF(X509) * ret)
+{
+	struct dirent **names = NULL;
+	int n = scandir(dir, &names, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		const char *name = names[i]->d_name;
+		_cleanup_free_ char *path = xasprintf("%s/%s", dir, name);
+		struct stat st;
+		if (!is_alias(dir, name) && stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= FILE_MAX)
+			(void)read_certs(path, ret, NULL); /* what is no certificate is passed over */
+		free(names[i]);
+	}
+	free(names);
+}
+
+static X509_STORE *store_of(const STACK_OF(X509) * a, const STACK_OF(X509) * b)
+{
+	X509_STORE *s = X509_STORE_new();
+	for (int i = 0; i < sk_X509_num(a); i++) X509_STORE_add_cert(s, sk_X509_value(a, i));
+	for (int i = 0; b && i < sk_X509_num(b); i++) X509_STORE_add_cert(s, sk_X509_value(b, i));
+	ERR_clear_error(); /* of doubles */
+	X509_STORE_set_flags(s, X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
+	return s;
+}
+
+/* The system's authorities and extra ones; the caller frees it. */
+static X509_STORE *store_with(const STACK_OF(X509) * extra)
+{
+	_cleanup_strvec_ struct strvec files = {0}, dirs = {0};
+	_cleanup_buf_ struct buf stamp = BUF_INIT;
+	host_paths(&files, &dirs);
+	stamp_add(&stamp, &files);
+	stamp_add(&stamp, &dirs);
+	pthread_mutex_lock(&host.lock);
+	if (!str_eq(host.stamp, buf_str(&stamp))) {
+		sk_X509_pop_free(host.certs, X509_free);
+		X509_STORE_free(host.store);
+		free(host.stamp);
+		host.stamp = buf_take_str(&stamp);
+		host.certs = sk_X509_new_null();
+		for (size_t i = 0; i < files.n; i++) (void)read_certs(files.v[i], host.certs, NULL);
+		for (size_t i = 0; i < dirs.n; i++) read_dir(dirs.v[i], host.certs);
+		host.store = store_of(host.certs, NULL);
+	}
+	X509_STORE *s = host.store;
+	if (sk_X509_num(extra) > 0)
+		s = store_of(host.certs, extra);
+	else
+		X509_STORE_up_ref(s);
+	pthread_mutex_unlock(&host.lock);
+	return s;
+}
+
+int reg_tls_load(const struct reg_entry *entry, bool with_keys, bool insecure, struct reg_tls **ret, struct err *e)
 {
 	_cleanup_(tls_freep) struct reg_tls *t = xnew(struct reg_tls);
 	t->cas = sk_X509_new_null();
-	for (size_t i = 0; i < entry->dirs.n; i++)
+	for (size_t i = 0; entry && i < entry->dirs.n; i++)
 		if (dir_load(t, entry->dirs.v[i], with_keys, e) < 0) return -1;
-	for (size_t i = 0; i < entry->ca.n; i++)
+	for (size_t i = 0; entry && i < entry->ca.n; i++)
 		if (ca_load(t, entry->ca.v[i], e) < 0) return -1;
-	for (size_t i = 0; with_keys && i < entry->certs.n; i++)
+	for (size_t i = 0; entry && with_keys && i < entry->certs.n; i++)
 		if (pair_load(t, entry->certs.v[i], entry->keys.v[i], e) < 0) return -1;
+	if (!insecure) t->store = store_with(t->cas);
 	*ret = take_ptr(t);
 	return 0;
 }
@@ -167,9 +271,7 @@ static int offer(SSL *ssl, void *arg)
 
 int reg_tls_apply(struct reg_tls *t, SSL_CTX *ctx)
 {
-	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
-	for (int i = 0; i < sk_X509_num(t->cas); i++)
-		if (X509_STORE_add_cert(store, sk_X509_value(t->cas, i)) != 1) ERR_clear_error(); /* in it already */
+	if (t->store) SSL_CTX_set1_cert_store(ctx, t->store);
 	if (t->pairs.n) SSL_CTX_set_cert_cb(ctx, offer, t);
 	return 0;
 }

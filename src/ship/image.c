@@ -272,21 +272,25 @@ static void send_archive(struct ship_run *r)
 
 /* ---- push ---- */
 
-static void push_work(struct loop_job *j) { image_job_push(&container_of(j, struct ship_run, job)->image); }
-
-static void push_done(struct loop_job *j)
+static void pushed_name(void *arg, const char *name)
 {
-	struct ship_run *r = container_of(j, struct ship_run, job);
-	r->job_runs = false;
+	struct ship_run *r = arg;
+	_cleanup_free_ char *id = xasprintf("pushing manifest for %s@%s", name, r->image.digest);
+	ship_show(r, id, true);
+}
+
+static void pushed(void *arg, struct err *e)
+{
+	struct ship_run *r = arg;
+	r->push = NULL;
 	ship_show(r, "pushing layers", true);
-	for (size_t i = 0; i < r->image.names.n && !err_is_set(&r->image.error); i++) {
-		_cleanup_free_ char *id = xasprintf("pushing manifest for %s@%s", r->image.names.v[i], r->image.digest);
-		ship_show(r, id, true);
-	}
-	reg_io_fini(r->image.io);
-	free(r->image.io);
-	r->image.io = NULL;
-	ship_end(r, &r->image.error);
+	ship_end(r, e);
+}
+
+static const char *mount_source(void *arg, const char *digest, const struct spec_ref *to)
+{
+	struct ship_run *r = arg;
+	return image_job_mount_source(&r->image, digest, to);
 }
 
 static void push(struct ship_run *r)
@@ -302,16 +306,12 @@ static void push(struct ship_run *r)
 	spec_ref_parse(r->image.names.v[0], &first, NULL);
 	r->reg_config = r->opts.insecure ? reg_config_new_insecure(first.domain) : reg_config_ref(env->reg_config);
 	spec_ref_fini(&first);
-	ops_auth_init(&r->auth, env, r->session_ids, r->n_sessions);
-	struct reg_io *io = xnew(struct reg_io);
-	reg_io_init(io, env->reg, r->reg_config);
-	io->cancelled = &r->job.cancelled;
-	io->auth = ops_auth_ask;
-	io->auth_ctx = &r->auth;
-	io->authority = ops_auth_authority(&r->auth);
-	r->image.io = io;
+	struct ship_desc root = image_job_root(&r->image);
+	struct ship_push_req req = {.env = env, .config = r->reg_config, .sessions = r->session_ids, .n_sessions = r->n_sessions,
+				    .names = &r->image.names, .by_digest = r->image.by_digest, .root = &root, .mount_source = mount_source,
+				    .named = pushed_name, .done = pushed, .arg = r};
 	ship_show(r, "pushing layers", false);
-	run_job(r, push_work, push_done, LOOP_NET);
+	r->push = ship_push_start(&req);
 }
 
 static void deliver(struct ship_run *r)

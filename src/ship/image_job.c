@@ -200,10 +200,8 @@ void image_job_make(struct image_job *j)
 	created_text(j, created);
 	struct ship_kv kv = {"org.opencontainers.image.created", created};
 	struct ship_desc shown = root;
-	if (!j->io) { /* archives say when */
-		shown.annotations = &kv;
-		shown.n_annotations = 1;
-	}
+	shown.annotations = &kv;
+	shown.n_annotations = 1;
 	ship_desc_json(&shown, &j->descriptor);
 }
 
@@ -214,7 +212,7 @@ static int64_t blob_size(const struct image_job *j, const char *digest)
 	return n;
 }
 
-static struct ship_desc root_of(const struct image_job *j)
+struct ship_desc image_job_root(const struct image_job *j)
 {
 	struct ship_desc root = {.media_type = j->is_map ? spec_media_index(!j->docker_types) : spec_media_manifest(!j->docker_types),
 				 .size = blob_size(j, j->digest)};
@@ -227,7 +225,7 @@ void image_job_archive(struct image_job *j)
 	char created[TIME_STR];
 	created_text(j, created);
 	struct ship_kv kv = {"org.opencontainers.image.created", created};
-	struct ship_desc root = root_of(j);
+	struct ship_desc root = image_job_root(j);
 	root.annotations = &kv;
 	root.n_annotations = 1;
 	if (!j->is_map) root.platform = &j->refs[0].platform;
@@ -236,9 +234,7 @@ void image_job_archive(struct image_job *j)
 	ship_archive_write(&a, j->out, &j->error);
 }
 
-/* ---- push: blobs first, then manifests from the leaves up, the root last and by its tag ---- */
-
-static const char *mount_source(const struct image_job *j, const char *digest, const struct spec_ref *to)
+const char *image_job_mount_source(const struct image_job *j, const char *digest, const struct spec_ref *to)
 {
 	for (size_t i = 0; i < j->n_refs; i++)
 		for (size_t k = 0; k < j->refs[i].n_layers; k++) {
@@ -249,62 +245,6 @@ static const char *mount_source(const struct image_job *j, const char *digest, c
 			return strcmp(path, to->path) ? path : NULL;
 		}
 	return NULL;
-}
-
-static int push_blob(struct image_job *j, const struct spec_ref *ref, const char *digest, const char *type, int64_t size, struct err *e)
-{
-	_cleanup_close_ int fd = blob_open(j->blobs, digest, e);
-	if (fd < 0) return -1;
-	struct reg_body body = reg_body_fd(&fd);
-	struct reg_desc d = {(char *)digest, (char *)type, size};
-	enum reg_pushed how;
-	return reg_push_blob(j->io, ref, &d, &body, mount_source(j, digest, ref), &how, e);
-}
-
-static int push_manifest(struct image_job *j, const struct spec_ref *ref, const char *digest, const char *type, struct err *e)
-{
-	uint8_t *p;
-	size_t n;
-	if (blob_read(j->blobs, digest, REG_MANIFEST_MAX, &p, &n, e) < 0) return -1;
-	enum reg_pushed how;
-	int r = reg_push_manifest(j->io, ref, type, p, n, &how, NULL, e);
-	free(p);
-	return r;
-}
-
-static int push_name(struct image_job *j, const char *name, struct err *e)
-{
-	struct spec_ref ref = {0}, bare = {0};
-	struct ship_desc root = root_of(j);
-	_cleanup_ship_blobs_ struct ship_blobs blobs = {0};
-	if (spec_ref_parse(name, &ref, e) < 0) return -1;
-	if (j->by_digest && ref.tag) {
-		spec_ref_fini(&ref);
-		return err_set(e, CODE_UNKNOWN, "can't push tagged ref %s by digest", name);
-	}
-	if (!j->by_digest) spec_ref_tag_name_only(&ref);
-	spec_ref_copy(&bare, &ref);
-	spec_ref_set_tag(&bare, NULL, NULL);
-	int r = ship_blobs_walk(j->blobs, &root, &blobs, e);
-	for (int manifests = 0; manifests < 2 && r >= 0; manifests++)
-		for (size_t i = 0; i < blobs.digests.n && r >= 0; i++) {
-			const char *type = blobs.media_types.v[i], *digest = blobs.digests.v[i];
-			bool is_manifest = spec_media_is_manifest(type) || spec_media_is_index(type);
-			if (is_manifest != (manifests == 1)) continue;
-			if (!is_manifest)
-				r = push_blob(j, &bare, digest, type, blobs.sizes.v[i], e);
-			else
-				r = push_manifest(j, !strcmp(digest, j->digest) ? &ref : &bare, digest, type, e);
-		}
-	spec_ref_fini(&ref);
-	spec_ref_fini(&bare);
-	return r < 0 ? err_wrap(e, "failed to push %s", name) : 0;
-}
-
-void image_job_push(struct image_job *j)
-{
-	for (size_t i = 0; i < j->names.n; i++)
-		if (push_name(j, j->names.v[i], &j->error) < 0) return;
 }
 
 void image_job_fini(struct image_job *j)

@@ -44,8 +44,6 @@ struct image_job {
 	struct loop_pipe *pipe; /* opaque here: written by `out` */
 	struct tar_out out;
 	atomic_bool *cancelled;
-	/* push */
-	struct reg_io *io;
 	bool by_digest;
 	/* out */
 	char digest[DIGEST_STR], config_digest[DIGEST_STR];
@@ -55,6 +53,8 @@ struct image_job {
 };
 void image_job_make(struct image_job *j);
 void image_job_archive(struct image_job *j);
-void image_job_push(struct image_job *j);
+struct ship_desc image_job_root(const struct image_job *j); /* what was made; loop or job, a stat */
+/* A repository of to's registry that a layer was pulled from; NULL: none. */
+const char *image_job_mount_source(const struct image_job *j, const char *digest, const struct spec_ref *to);
 void image_job_fini(struct image_job *j);
 #endif

@@ -4,6 +4,7 @@
 #include "ship/image_job.h"
 #include "ship/layer_job.h"
 #include "ship/opts.h"
+#include "ship/push.h"
 
 struct ship_one { /* a reference being exported */
 	char *key;
@@ -44,7 +45,7 @@ struct ship_run {
 	bool job_runs;
 	struct image_job image;
 	struct reg_config *reg_config;
-	struct ops_auth auth;
+	struct ship_push *push;
 	struct sess *session;
 	struct sess_op *wait, *send;
 	struct loop_pipe *pipe;

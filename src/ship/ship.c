@@ -43,7 +43,6 @@ static void run_free(struct ship_run *r)
 	if (r->root_fd >= 0) close(r->root_fd);
 	snap_view_free(r->view);
 	image_job_fini(&r->image);
-	ops_auth_fini(&r->auth);
 	reg_config_unref(r->reg_config);
 	sess_unref(r->session);
 	loop_pipe_unref(r->pipe);
@@ -171,7 +170,7 @@ void ship_cancel(struct ship_run *r)
 	if (r->fill) ops_fill_cancel(r->fill);
 	if (r->wait) sess_op_cancel(r->wait);
 	if (r->send) sess_op_cancel(r->send);
-	if (r->job_runs && r->image.io) reg_io_cancel(r->image.io);
+	if (r->push) ship_push_cancel(r->push);
 }
 
 /* ---- the receiving session ---- */

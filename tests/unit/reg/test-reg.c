@@ -182,25 +182,135 @@ static void granted(struct loop_slot *s) {}
 static void pools(void **state)
 {
 	struct reg_pools p;
-	struct loop_slot s[7] = {0};
+	struct loop_slot s[8] = {0};
+	struct reg_host_conf conf = {.name = "c", .max_concurrency = 1};
+	struct reg_config *config = reg_config_new(&conf, 1);
 	reg_pools_init(&p, 2);
+	reg_pools_configure(&p, 2, config);
 	for (size_t i = 0; i < array_len(s); i++) s[i].granted = granted;
-	loop_slot_want(reg_pools_get(&p, "a", true), &s[0]); /* JSON takes what is free */
+	loop_slot_want(reg_pools_get(&p, "a", false), &s[0]);
 	loop_slot_want(reg_pools_get(&p, "a", false), &s[1]);
 	loop_slot_want(reg_pools_get(&p, "a", false), &s[2]); /* waits: two at once */
-	loop_slot_want(reg_pools_get(&p, "a", true), &s[3]);  /* the extra one */
-	loop_slot_want(reg_pools_get(&p, "a", true), &s[4]);  /* waits */
-	loop_slot_want(reg_pools_get(&p, "b", false), &s[5]); /* another domain */
-	assert_true(s[0].held && s[1].held && !s[2].held && s[3].held && !s[4].held && s[5].held);
+	loop_slot_want(reg_pools_get(&p, "a", true), &s[3]);  /* documents do not wait for blobs */
+	loop_slot_want(reg_pools_get(&p, "b", false), &s[4]); /* another domain */
+	loop_slot_want(reg_pools_get(&p, "c", false), &s[5]); /* with a limit of its own */
+	loop_slot_want(reg_pools_get(&p, "c", false), &s[6]);
+	assert_true(s[0].held && s[1].held && !s[2].held && s[3].held && s[4].held && s[5].held && !s[6].held);
 	loop_slot_release(&s[0]);
-	assert_true(s[2].held && !s[4].held);
-	loop_slot_release(&s[3]);
-	assert_true(s[4].held);
+	assert_true(s[2].held);
+	reg_pools_configure(&p, 2, NULL);
+	assert_true(s[6].held); /* the global limit now */
 	for (size_t i = 0; i < array_len(s); i++) loop_slot_release(&s[i]);
 	reg_pools_fini(&p);
+	reg_config_unref(config);
 	assert_true(reg_media_is_json("application/vnd.oci.image.config.v1+json"));
 	assert_false(reg_media_is_json("application/vnd.oci.image.layer.v1.tar+gzip"));
 	assert_false(reg_media_is_json(NULL));
+}
+
+/* One build wants many slots, another one: it gets the second that becomes free, not the last. */
+static void turns(void **state)
+{
+	struct reg_pools p;
+	struct loop_slot s[6] = {0};
+	reg_pools_init(&p, 2);
+	for (size_t i = 0; i < array_len(s); i++) {
+		s[i].granted = granted;
+		s[i].group = reg_pools_group(i < 5 ? "first" : "second");
+		loop_slot_want(reg_pools_get(&p, "a", false), &s[i]);
+	}
+	assert_true(s[0].held && s[1].held && !s[5].held);
+	loop_slot_release(&s[0]);
+	assert_true(s[5].held && !s[2].held);
+	for (size_t i = 0; i < array_len(s); i++) loop_slot_release(&s[i]);
+	reg_pools_fini(&p);
+}
+
+static void wildcards(void **state)
+{
+	char *any[] = {(char *)"any.example"}, *corp[] = {(char *)"corp.example"}, *deep[] = {(char *)"deep.example"};
+	const struct reg_keypair pair = {"k", "c"};
+	const struct reg_mirror_conf own[] = {
+		{.host = "own.corp:81", .path = "proxy/docker.io", .http = REG_YES, .credentials = "/file"},
+		{.host = "tls.example", .no_fallback = true, .keypairs = &pair, .keypair_count = 1},
+	};
+	struct reg_host_conf conf[] = {
+		{.name = "*", .mirrors = any, .mirror_count = 1},
+		{.name = "*.corp", .mirrors = corp, .mirror_count = 1},
+		{.name = "*.deep.corp", .mirrors = deep, .mirror_count = 1},
+		{.name = "docker.io", .own_mirrors = own, .own_mirror_count = 2},
+		{.name = "Own.Corp:81", .insecure = REG_YES},
+	};
+	static const struct {
+		const char *domain, *shape;
+	} t[] = {
+		{"quay.io", "any.example quay.io"},
+		{"a.corp", "corp.example a.corp"},
+		{"a.corp:5000", "corp.example a.corp:5000"},
+		{"x.deep.corp", "deep.example x.deep.corp"},
+		{"corp", "any.example corp"},
+		{"docker.io", "own.corp:81 tls.example registry-1.docker.io"},
+	};
+	struct reg_config *c = reg_config_new(conf, array_len(conf));
+	for (size_t i = 0; i < array_len(t); i++) {
+		_cleanup_reg_hosts_ struct reg_hosts h;
+		_cleanup_buf_ struct buf b = BUF_INIT;
+		reg_hosts_of(c, t[i].domain, &h);
+		for (size_t k = 0; k < h.n; k++) buf_addf(&b, "%s%s", k ? " " : "", h.v[k].host);
+		assert_string_equal(buf_str(&b), t[i].shape);
+	}
+	_cleanup_reg_hosts_ struct reg_hosts h;
+	reg_hosts_of(c, "docker.io", &h);
+	assert_string_equal(h.v[0].path, "/v2/proxy/docker.io");
+	assert_string_equal(h.v[0].credentials, "/file");
+	assert_true(h.v[0].insecure && h.v[0].fallback && h.v[0].ns && !h.v[0].no_fallback);
+	assert_true(h.v[1].no_fallback && h.v[1].entry->keys.n == 1 && !h.v[1].insecure);
+	assert_null(h.v[2].credentials);
+	reg_config_unref(c);
+}
+
+static void proxies(void **state)
+{
+	static const struct {
+		const char *list, *host;
+		bool none;
+	} t[] = {
+		{"example.com", "example.com", true},
+		{"example.com", "a.example.com:443", true},
+		{"example.com", "notexample.com", false},
+		{".example.com", "example.com", false},
+		{".example.com", "a.example.com", true},
+		{"*.example.com", "a.example.com", true},
+		{"a, b c", "c", true},
+		{"*", "anything", true},
+		{"example.com:8080", "example.com", false},
+		{"example.com:443", "example.com", true},
+		{"example.com:8080", "example.com:8080", true},
+		{"10.0.0.0/8", "10.1.2.3:5000", true},
+		{"10.0.0.0/8", "11.1.2.3", false},
+		{"10.1.2.3", "10.1.2.3", true},
+		{"fd00::/8", "[fd12::1]:443", true},
+		{"[fd12::1]", "[fd12::1]:443", true},
+		{"fd12::1", "[fd12::2]:443", false},
+		{"", "a", false},
+		{NULL, "a", false},
+	};
+	for (size_t i = 0; i < array_len(t); i++)
+		if (reg_no_proxy(t[i].list, t[i].host, "443") != t[i].none) fail_msg("%s %s", t[i].list, t[i].host);
+	static const char *const names[] = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+					    "http_proxy", "https_proxy", "all_proxy", "no_proxy"};
+	for (size_t i = 0; i < array_len(names); i++) unsetenv(names[i]);
+	assert_null(reg_proxy_for("https://a/v2/"));
+	setenv("all_proxy", "http://all:1", 1);
+	setenv("HTTPS_PROXY", "http://tls:1", 1);
+	setenv("NO_PROXY", "inside.example", 1);
+	_cleanup_free_ char *a = reg_proxy_for("http://a/v2/"), *b = reg_proxy_for("https://a/v2/");
+	assert_string_equal(a, "http://all:1");
+	assert_string_equal(b, "http://tls:1");
+	assert_null(reg_proxy_for("https://r.inside.example/v2/"));
+	assert_null(reg_proxy_for("http://localhost:5000/v2/"));
+	assert_null(reg_proxy_for("http://127.0.0.1:5000/v2/"));
+	for (size_t i = 0; i < array_len(names); i++) unsetenv(names[i]);
 }
 
 int main(void)
@@ -208,7 +318,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(mirrors),    cmocka_unit_test(localhost), cmocka_unit_test(hosts),
 		cmocka_unit_test(challenges), cmocka_unit_test(scopes),    cmocka_unit_test(error_bodies),
-		cmocka_unit_test(urls),       cmocka_unit_test(pools),
+		cmocka_unit_test(urls),       cmocka_unit_test(pools),     cmocka_unit_test(turns),
+		cmocka_unit_test(wildcards),  cmocka_unit_test(proxies),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
