@@ -224,6 +224,8 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	d->env.run = d->run;
 	d->env.sessions = d->sessions;
 	d->env.reg_config = daemon_registries(conf);
+	reg_pools_configure(&d->pools, (size_t)max_of(conf->system.max_registry_concurrency, (int64_t)0), d->env.reg_config);
+	reg_client_set_limit(d->env.reg, (size_t)max_of(conf->system.max_registry_concurrency, (int64_t)0));
 	d->env.reg_pools = &d->pools;
 	d->env.dir = d->dir;
 	d->env.db = d->db;
