@@ -113,6 +113,13 @@ struct conf_args {
 int conf_args_parse(int argc, char *const *argv, struct conf_args *ret, struct err *e);
 void conf_args_fini(struct conf_args *a);
 void conf_help(const char *program, struct buf *out);
+/* The rows of the command line, for the manual page and completion: false behind the last. All strings are static. */
+struct conf_flag_info {
+	const char *name, *env /* NULL: none */, *help;
+	char kind; /* 'b' bool, 's' string, 'n' number, 'l' repeatable */
+	bool hidden;
+};
+bool conf_flag_at(size_t i, struct conf_flag_info *ret);
 /* Exactly four words, "buildkitd github.com/moby/buildkit v0.32.2 <revision>": drivers count them. */
 void conf_version(const char *program, const char *revision, struct buf *out);
 

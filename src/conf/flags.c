@@ -328,6 +328,14 @@ void conf_help(const char *program, struct buf *out)
 	}
 }
 
+bool conf_flag_at(size_t i, struct conf_flag_info *ret)
+{
+	if (i >= array_len(flags)) return false;
+	*ret = (struct conf_flag_info){
+		.name = flags[i].name, .env = flags[i].env, .help = flags[i].help, .kind = flags[i].kind, .hidden = flags[i].hidden};
+	return true;
+}
+
 void conf_version(const char *program, const char *revision, struct buf *out)
 {
 	buf_addf(out, "%s github.com/moby/buildkit " CONF_BUILDKIT_VERSION " %s\n", program,
