@@ -122,6 +122,7 @@ void solve_wake_users(struct solve_node *n);
 void solve_raise(struct solve_node *n, size_t output, enum solve_want want);
 void solve_drain_soon(struct solver *s);
 void solve_rewant_soon(struct solver *s);
+void solve_answered(struct solve_node *n);
 void solve_tell_waiters(struct solve_node *n);
 void solve_fail(struct solve_node *n, const struct err *e);
 

@@ -247,8 +247,6 @@ void solve_remote_loaded(struct solve_node *n, struct snap *snap, const struct e
 		solve_tell_waiters(n);
 		solve_wake_users(n);
 	}
-	n->cancelled = false;
 	solve_remote_unref(l.remote);
-	solve_wake(n);
-	if (list_empty(&n->members) && !n->under_way) solve_rewant_soon(n->solver);
+	solve_answered(n);
 }

@@ -371,7 +371,7 @@ static bool inputs_final(const struct solve_node *n)
 static void advance(struct solve_node *n)
 {
 	if (wants(n, SOLVE_KEYS) && n->map_phase == SOLVE_DONE && solve_remotes_probe_new(n)) solve_wake_users(n);
-	if (n->loading) return;
+	if (n->loading || n->cancelled) return; /* what was told to end ends before anything is started again */
 	if (!wants(n, SOLVE_KEYS) || n->exec == SOLVE_BUSY || n->exec == SOLVE_FAILED) return;
 	if (solve_results_done(n) && n->keys_final) return;
 	for (size_t i = 0; i < n->n_in; i++) solve_raise(n->in[i].node, n->in[i].output, SOLVE_KEYS);
@@ -451,12 +451,19 @@ static void map_fini_(struct solve_map *m)
 static bool ended_by_cancel(struct solve_node *n, const struct err *e, enum solve_phase *phase)
 {
 	if (!n->cancelled || !e || !err_is_set(e)) return false;
-	n->cancelled = false;
 	*phase = SOLVE_IDLE;
 	n->claimed = false;
 	solve_wake(n);
 	solve_wake_users(n);
 	return true;
+}
+
+/* The end of every answer. Several things may have been told to end: until the last one has, a failure is no failure. */
+void solve_answered(struct solve_node *n)
+{
+	if (!n->under_way) n->cancelled = false;
+	solve_wake(n);
+	if (list_empty(&n->members) && !n->under_way) solve_rewant_soon(n->solver);
 }
 
 void solve_map_done(struct solve_node *n, struct solve_map *map, struct err *e)
@@ -477,9 +484,7 @@ void solve_map_done(struct solve_node *n, struct solve_map *map, struct err *e)
 		ensure(n->map.n_digests > 0 && n->map.n_deps == n->n_in);
 	}
 	if (map) map_fini_(map);
-	n->cancelled = false;
-	solve_wake(n);
-	if (list_empty(&n->members) && !n->under_way) solve_rewant_soon(n->solver);
+	solve_answered(n);
 }
 
 void solve_content_done(struct solve_node *n, size_t i, const char *digest, struct err *e)
@@ -501,8 +506,7 @@ void solve_content_done(struct solve_node *n, size_t i, const char *digest, stru
 		n->in[i].content_key = cache_roots(db, root, &key, 1) ? key : cache_new_key(db, root);
 		n->in[i].content = SOLVE_DONE;
 	}
-	solve_wake(n);
-	if (list_empty(&n->members) && !n->under_way) solve_rewant_soon(n->solver);
+	solve_answered(n);
 }
 
 void solve_exec_done(struct solve_node *n, struct snap **outputs, struct err *e)
@@ -535,8 +539,7 @@ void solve_exec_done(struct solve_node *n, struct snap **outputs, struct err *e)
 		solve_tell_waiters(n);
 		solve_wake_users(n);
 	}
-	n->cancelled = false;
-	if (list_empty(&n->members) && !n->under_way) solve_rewant_soon(n->solver);
+	solve_answered(n);
 }
 
 /* ---- demand from scratch ---- */
@@ -549,8 +552,10 @@ static void lower(struct solve_node *n)
 static void cancel_unwanted(struct solve_node *n)
 {
 	if (wants(n, SOLVE_KEYS)) return;
-	loop_slot_release(&n->pool_slot); /* waiting or granted, but not running: running is under_way */
-	n->pool_waiting = false;
+	if (n->exec != SOLVE_BUSY) { /* waiting, or granted and not used; a step that runs keeps its slot to its end */
+		loop_slot_release(&n->pool_slot);
+		n->pool_waiting = false;
+	}
 	if (n->under_way && !n->cancelled) {
 		n->cancelled = true;
 		if (n->loading) solve_remotes_cancel(n);
