@@ -382,6 +382,7 @@ struct build *build_start(struct engine *g, const Control__SolveRequest *req, st
 		err_fini(&e);
 		return NULL;
 	}
+	if (g->conf.look_for_platforms) g->conf.look_for_platforms(g->conf.platforms_arg);
 	struct build *b = build_new(g, req, r);
 	b->bridge = build_bridge_new(b);
 	b->bridge->on_return = client_returned;

@@ -30,8 +30,10 @@ struct engine_conf {
 	const char *provenance_dir; /* JSON files that are added to provenance; NULL: none. Read by engine_new */
 	const char *worker_id, *version, *revision, *dockerfile_version;
 	const struct strvec *labels; /* "k=v" */
-	const struct spec_platform *platforms;
+	const struct spec_platform *platforms; /* of the worker; the first never changes. See engine_set_platforms */
 	size_t n_platforms;
+	void (*look_for_platforms)(void *platforms_arg); /* called before they are used; NULL: they never change */
+	void *platforms_arg;
 	bool allow_network_host, allow_insecure, allow_devices;
 	int64_t history_max_age_ns; /* a record goes when it is unpinned, older than this, and not among the newest ... */
 	int64_t history_max_entries;
@@ -47,6 +49,8 @@ void engine_free(struct engine *g); /* no build may run */
 size_t engine_running(const struct engine *g);
 void engine_on_idle(struct engine *g, void (*fn)(void *arg), void *arg); /* told when the last build ends */
 const struct engine_conf *engine_conf(const struct engine *g);
+/* v is borrowed till the engine is freed. Builds that run keep what they began with. */
+void engine_set_platforms(struct engine *g, const struct spec_platform *v, size_t n);
 void engine_list_workers(struct engine *g, const Control__ListWorkersRequest *req, struct build_reply r);
 void engine_info(struct engine *g, struct build_reply r);
 void engine_disk_usage(struct engine *g, const Control__DiskUsageRequest *req, struct build_reply r);

@@ -147,8 +147,15 @@ Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief
 	return w;
 }
 
+void engine_set_platforms(struct engine *g, const struct spec_platform *v, size_t n)
+{
+	g->conf.platforms = v;
+	g->conf.n_platforms = n;
+}
+
 void engine_list_workers(struct engine *g, const Control__ListWorkersRequest *req, struct build_reply r)
 {
+	if (g->conf.look_for_platforms) g->conf.look_for_platforms(g->conf.platforms_arg);
 	_cleanup_arena_ struct arena *a = arena_new(0);
 	Control__ListWorkersResponse m = CONTROL__LIST_WORKERS_RESPONSE__INIT;
 	Types__WorkerRecord *w = engine_worker(g, a, false);

@@ -96,25 +96,6 @@ struct reg_config *daemon_registries(const struct conf *c)
 	return config;
 }
 
-static void add_platforms(struct daemon *d)
-{
-	spec_platform_host(vec_add(&d->platforms));
-	for (size_t i = 0; i < d->conf->oci.platforms.n; i++) {
-		struct spec_platform p;
-		if (spec_platform_parse_normal(d->conf->oci.platforms.v[i], &p, NULL) < 0) continue;
-		if (i == 0) {
-			spec_platform_fini(&d->platforms.v[0]);
-			d->platforms.v[0] = p;
-		} else {
-			vec_push(&d->platforms, p);
-		}
-	}
-	if (!d->conf->oci.platforms.n && !strcmp(d->platforms.v[0].arch, "amd64")) { /* what this kernel also runs */
-		struct spec_platform p;
-		if (spec_platform_parse_normal("linux/386", &p, NULL) >= 0) vec_push(&d->platforms, p);
-	}
-}
-
 static void add_label(struct daemon *d, const char *key, const char *value)
 {
 	_cleanup_free_ char *full = xasprintf("org.mobyproject.buildkit.worker.%s", key);
@@ -230,7 +211,7 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	d->env.dir = d->dir;
 	d->env.db = d->db;
 	spec_platform_host(&d->env.host);
-	add_platforms(d);
+	daemon_platforms_init(d);
 	add_labels(d);
 	struct engine_conf ec = {
 		.provenance_dir = d->conf->provenance_env_dir,
@@ -241,8 +222,10 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 		.revision = SLIPWAY_REVISION,
 		.dockerfile_version = "1.26.0",
 		.labels = &d->labels,
-		.platforms = d->platforms.v,
-		.n_platforms = d->platforms.n,
+		.platforms = d->platforms.v[0].v,
+		.n_platforms = d->platforms.v[0].n,
+		.look_for_platforms = daemon_platforms_look,
+		.platforms_arg = d,
 		.allow_network_host = entitled(conf, "network.host"),
 		.allow_insecure = entitled(conf, "security.insecure"),
 		.allow_devices = entitled(conf, "device"),

@@ -2,6 +2,7 @@
 #define DAEMON_DAEMON_H
 /* The daemon's parts and their order of life. */
 #include "conf/conf.h"
+#include "run/platforms.h"
 #include "serve/serve.h"
 
 struct daemon {
@@ -21,7 +22,8 @@ struct daemon {
 	struct serve *serve;
 	VEC(struct wire_listener *) listeners;
 	struct strvec labels;
-	VEC(struct spec_platform) platforms;
+	VEC(struct run_platforms) platforms; /* the last is what is offered; older ones may still be in use */
+	int64_t platforms_at_ns;             /* when they were looked for */
 	char *worker_id;
 	bool stopping;
 	struct loop_timer trim;
@@ -36,5 +38,7 @@ int daemon_listen(struct daemon *d, struct err *e);
 /* No build runs any more: let every client read its last answer, then end the loop; after 3 s in any case. */
 void daemon_drain(struct daemon *d);
 void daemon_close(struct daemon *d); /* harmless on what is half open */
+void daemon_platforms_init(struct daemon *d);
+void daemon_platforms_look(void *d); /* tell the engine when they changed */
 struct reg_config *daemon_registries(const struct conf *c);
 #endif

@@ -2,6 +2,7 @@
 #include "ops/exec.h"
 #include "ops/internal.h"
 #include "ops/steplog.h"
+#include "run/platforms.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -58,8 +59,21 @@ void ops_exec_env(const Pb__Meta *meta, const struct strvec *secrets, struct str
 	if (secrets) strvec_copy(ret, secrets->v, secrets->n);
 }
 
-int ops_exec_exit_error(const Pb__Meta *meta, const struct run_exit *x, struct err *e)
+/* What a step for another platform cannot know: that nothing here runs its programs. "" or the end of a message; heap. */
+static char *platform_hint(const Pb__Platform *platform)
 {
+	struct spec_platform p;
+	llb_platform_get(platform, &p);
+	_cleanup_free_ char *name = spec_platform_format(&p), *hint = NULL;
+	if (!run_platforms_offer(&p))
+		hint = xasprintf(" (no %s programs run on this machine: binfmt_misc has no emulator with flag F for them)", name);
+	spec_platform_fini(&p);
+	return hint ? take_ptr(hint) : xstrdup("");
+}
+
+int ops_exec_exit_error(const Pb__Op *op, const struct run_exit *x, struct err *e)
+{
+	const Pb__Meta *meta = op->exec->meta;
 	bool valid = !meta->n_validexitcodes && x->code == 0;
 	for (size_t i = 0; i < meta->n_validexitcodes; i++) valid |= meta->validexitcodes[i] == x->code;
 	if (valid) return 0;
@@ -68,8 +82,10 @@ int ops_exec_exit_error(const Pb__Meta *meta, const struct run_exit *x, struct e
 	_cleanup_free_ char *quoted = go_quote(joined, strlen(joined));
 	if (x->oom)
 		err_set(e, CODE_RESOURCE_EXHAUSTED, "process %s did not complete successfully: cannot allocate memory", quoted);
-	else
-		err_set(e, CODE_UNKNOWN, "process %s did not complete successfully: exit code: %d", quoted, x->code);
+	else {
+		_cleanup_free_ char *hint = platform_hint(op->platform);
+		err_set(e, CODE_UNKNOWN, "process %s did not complete successfully: exit code: %d%s", quoted, x->code, hint);
+	}
 	char json[32];
 	int n = snprintf(json, sizeof json, "{\"Code\":%d}", x->code);
 	err_detail_add(e, "github.com/moby/buildkit/gatewayapi.ExitMessage+json", json, (size_t)n);
@@ -126,7 +142,7 @@ static void run_exited(void *user, const struct run_exit *exit, const struct err
 	else if (e)
 		err_copy(&x->error, e);
 	else
-		ops_exec_exit_error(x->o.llb->op->exec->meta, exit, &x->error);
+		ops_exec_exit_error(x->o.llb->op, exit, &x->error);
 	bool ok = !err_is_set(&x->error);
 	ops_steplog_end(&x->out, !ok);
 	ops_steplog_end(&x->err, !ok);

@@ -6,5 +6,5 @@
 /* The environment of a process: meta's, proxies, PATH, then secrets. */
 void ops_exec_env(const Pb__Meta *meta, const struct strvec *secrets, struct strvec *ret);
 /* The step's error for an exit that is not among the valid ones: 0 when it is fine. */
-int ops_exec_exit_error(const Pb__Meta *meta, const struct run_exit *x, struct err *e);
+int ops_exec_exit_error(const Pb__Op *op, const struct run_exit *x, struct err *e);
 #endif

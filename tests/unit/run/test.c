@@ -1,6 +1,7 @@
 /* Containers for real: needs root, a static busybox and a runtime that works here; else skipped with the reason.
  * The pure parts (users, resolv.conf, hosts, stubs) are tested everywhere. */
 #include "run/internal.h"
+#include "run/platforms.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -572,10 +573,49 @@ static int teardown(void **st)
 	return path_remove_all(AT_FDCWD, work, NULL);
 }
 
+/* ---- platforms ---- */
+
+#define QEMU_ARM64                                                                 \
+	"enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: %s\noffset 0\n" \
+	"magic 7f454c460201010000000000000000000200b700\nmask ffffffffffffff00fffffffffffffffffeffffff\n"
+
+static void test_binfmt(void **st)
+{
+	(void)st;
+	_cleanup_free_ char *rule = xasprintf(QEMU_ARM64, "OCF"), *lost = xasprintf(QEMU_ARM64, "OC"), *off = xstrdup(rule);
+	memcpy(off, "disable", 7);
+	assert_true(run_binfmt_runs(rule, "arm64"));
+	assert_false(run_binfmt_runs(rule, "arm"));
+	assert_false(run_binfmt_runs(rule, "riscv64"));
+	assert_false(run_binfmt_runs(lost, "arm64")); /* its interpreter is not in the container */
+	assert_false(run_binfmt_runs(off, "arm64"));
+	assert_false(run_binfmt_runs("enabled\ninterpreter /x\nflags: F\nextension .pyc\n", "arm64"));
+	assert_false(run_binfmt_runs("enabled\ninterpreter /x\nflags: F\noffset 0\nmagic 7f\n", "arm64"));
+	assert_false(run_binfmt_runs("", "arm64"));
+}
+
+static void test_platforms(void **st)
+{
+	(void)st;
+	struct run_platforms a, b;
+	struct spec_platform host;
+	spec_platform_host(&host);
+	run_platforms_find(&a);
+	run_platforms_find(&b);
+	assert_true(a.n >= 1 && spec_platform_equal(&a.v[0], &host));
+	assert_true(run_platforms_equal(&a, &b));
+	run_platforms_fini(&b);
+	assert_false(run_platforms_equal(&a, &b));
+	run_platforms_fini(&a);
+	spec_platform_fini(&host);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_resolv),
+		cmocka_unit_test(test_binfmt),
+		cmocka_unit_test(test_platforms),
 		cmocka_unit_test(test_users),
 		cmocka_unit_test(test_stub_paths),
 		cmocka_unit_test(test_exit_and_streams),
