@@ -6,7 +6,7 @@ SAN := $(B)/san
 MESON ?= meson
 NINJA ?= ninja
 
-.PHONY: all build san test run check-rooms format install uninstall image clean deps
+.PHONY: all build san test fuzz run check-rooms format install uninstall image clean deps
 all: build
 
 # build/slipwayd and build/slipway: stripped release programs.
@@ -33,6 +33,11 @@ test: deps-test
 run: deps-run
 	@$(MAKE) --no-print-directory build
 	@tools/run-example $(B)
+
+# libFuzzer on each target of tests/fuzz for SECONDS (needs clang); `make test` runs their seeds without it. TARGETS: some of them.
+SECONDS ?= 60
+fuzz: deps-build
+	@tools/fuzz $(B) $(SECONDS) $(TARGETS)
 
 check-rooms:
 	@tools/check-rooms
