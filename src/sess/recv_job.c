@@ -25,7 +25,7 @@ static bool same_xattrs(const struct tree_entry *a, const struct tree_entry *b)
 	if (a->n_xattrs != b->n_xattrs) return false;
 	for (size_t i = 0; i < a->n_xattrs; i++)
 		if (!str_eq(a->xattrs[i].name, b->xattrs[i].name) || a->xattrs[i].len != b->xattrs[i].len ||
-		    memcmp(a->xattrs[i].value, b->xattrs[i].value, a->xattrs[i].len) != 0)
+		    (a->xattrs[i].len && memcmp(a->xattrs[i].value, b->xattrs[i].value, a->xattrs[i].len) != 0))
 			return false;
 	return true;
 }
