@@ -1,5 +1,6 @@
 /* The commands of `slipway` and `docker buildx`: the tables, and the small ones. */
 #include "cli/builder.h"
+#include "cli/manual.h"
 #include "cli/internal.h"
 #include "proto/control.pb-c.h"
 #include "proto/methods.h"
@@ -26,14 +27,16 @@ static const struct flag build_flags[] = {
 	{"add-host", 0, FLAG_CSV, "Add a custom host-to-IP mapping (format: \"host:ip\")"},
 	{"allow", 0, FLAG_LIST,
 	 "Allow extra privileged entitlement (e.g., \"network.host\", \"security.insecure\", \"device\", "
-	 "\"buildx.local.delete\")"},
+	 "\"buildx.local.delete\")",
+	 .values = "network.host|security.insecure|device|buildx.local.delete"},
 	{"annotation", 0, FLAG_LIST, "Add annotation to the image"},
 	{"attest", 0, FLAG_LIST, "Attestation parameters (format: \"type=sbom,generator=image\")"},
 	{"build-arg", 0, FLAG_LIST, "Set build-time variables"},
 	{"build-context", 0, FLAG_LIST, "Additional build contexts (e.g., name=path)"},
 	{"cache-from", 0, FLAG_LIST, "External cache sources (e.g., \"user/app:cache\", \"type=local,src=path/to/dir\")"},
 	{"cache-to", 0, FLAG_LIST, "Cache export destinations (e.g., \"user/app:cache\", \"type=local,dest=path/to/dir\")"},
-	{"call", 0, FLAG_STRING, "Set method for evaluating build (\"check\", \"outline\", \"targets\")", "build"},
+	{"call", 0, FLAG_STRING, "Set method for evaluating build (\"check\", \"outline\", \"targets\")", "build",
+	 .values = "build|check|outline|targets"},
 	{"cgroup-parent", 0, FLAG_STRING, "Set the parent cgroup for the \"RUN\" instructions during build"},
 	{"check", 0, FLAG_BOOL, "Shorthand for \"--call=check\""},
 	{"file", 'f', FLAG_STRING, "Name of the Dockerfile (default: \"PATH/Dockerfile\")"},
@@ -41,15 +44,18 @@ static const struct flag build_flags[] = {
 	{"label", 0, FLAG_LIST, "Set metadata for an image"},
 	{"load", 0, FLAG_BOOL, "Shorthand for \"--output=type=docker\""},
 	{"metadata-file", 0, FLAG_STRING, "Write build result metadata to a file"},
-	{"network", 0, FLAG_STRING, "Set the networking mode for the \"RUN\" instructions during build", "default"},
+	{"network", 0, FLAG_STRING, "Set the networking mode for the \"RUN\" instructions during build", "default",
+	 .values = "default|host|none"},
 	{"no-cache", 0, FLAG_BOOL, "Do not use cache when building the image"},
 	{"no-cache-filter", 0, FLAG_LIST, "Do not cache specified stages"},
-	{"output", 'o', FLAG_LIST, "Output destination (format: \"type=local,dest=path\")"},
-	{"platform", 0, FLAG_LIST, "Set target platform for build"},
+	{"output", 'o', FLAG_LIST, "Output destination (format: \"type=local,dest=path\")",
+	 .values = "type=local,dest=|type=tar,dest=|type=oci,dest=|type=docker|type=docker,dest=|type=image|type=registry"},
+	{"platform", 0, FLAG_LIST, "Set target platform for build",
+	 .values = "linux/amd64|linux/arm64|linux/386|linux/arm/v7|linux/ppc64le|linux/s390x|linux/riscv64"},
 	{"progress", 0, FLAG_STRING,
 	 "Set type of progress output (\"auto\", \"none\",  \"plain\", \"quiet\", \"rawjson\", \"tty\"). Use plain to show "
 	 "container output",
-	 "auto"},
+	 "auto", .values = "auto|none|plain|quiet|rawjson|tty"},
 	{"provenance", 0, FLAG_STRING, "Shorthand for \"--attest=type=provenance\""},
 	{"pull", 0, FLAG_BOOL, "Always attempt to pull all referenced images"},
 	{"push", 0, FLAG_BOOL, "Shorthand for \"--output=type=registry,unpack=false\""},
@@ -99,15 +105,22 @@ static int ls(struct cli *c, struct args *a);
 static int version(struct cli *c, struct args *a);
 static int dial_stdio(struct cli *c, struct args *a);
 static int manual(struct cli *c, struct args *a);
+static int completion(struct cli *c, struct args *a);
 static int plugin_metadata(struct cli *c, struct args *a);
 
+/* What is installed is written by these: hidden. */
+static const struct flag man_flags[] = {{"write", 0, FLAG_STRING, .values = "dir"}, {0}};
+static const struct flag completion_flags[] = {{"write", 0, FLAG_STRING, .values = "dir"}, {0}};
 static const struct command commands[] = {
 	{"build", "b", "Start a build", "[OPTIONS] PATH | URL | -", .flags = build_flags, .run = buildx_build, .min_args = 1,
 	 .max_args = 1},
+	{"completion", NULL, "Print the completion script of a shell", "bash|zsh|fish [slipway|slipwayd]",
+	 .flags = completion_flags, .run = completion, .max_args = 2},
 	{"dial-stdio", NULL, "Proxy current stdio streams to builder instance", .run = dial_stdio},
 	{"du", NULL, "Disk usage", .flags = du_flags, .run = buildx_du},
 	{"ls", NULL, "List builder instances", .run = ls},
-	{"man", NULL, "Print the manual page", .run = manual},
+	{"man", NULL, "Print a manual page", "[COMMAND | slipwayd | buildctl]", .flags = man_flags, .run = manual,
+	 .max_args = 1},
 	{"prune", NULL, "Remove build cache", .flags = prune_flags, .run = buildx_prune},
 	{"version", NULL, "Show version information", .run = version},
 	{"docker-cli-plugin-metadata", .run = plugin_metadata},
@@ -131,9 +144,29 @@ static int plugin_metadata(struct cli *c, struct args *a)
 
 static int manual(struct cli *c, struct args *a)
 {
+	_cleanup_err_ struct err e = ERR_INIT;
 	_cleanup_buf_ struct buf b = BUF_INIT;
-	args_manual(&buildx_root, "slipway", &b);
+	if (args_given(a, "write")) return manual_write(args_str(a, "write"), &e) < 0 ? cli_fail(c, &e) : 0;
+	const char *word = a->rest.n ? a->rest.v[0] : "slipway";
+	_cleanup_free_ char *page = xasprintf("slipway-%s", word);
+	if (manual_page(word, &b, NULL) < 0 && manual_page(page, &b, &e) < 0) return cli_fail(c, &e);
 	fputs(buf_str(&b), stdout);
+	return 0;
+}
+
+static int completion(struct cli *c, struct args *a)
+{
+	_cleanup_err_ struct err e = ERR_INIT;
+	if (args_given(a, "write")) return complete_write(args_str(a, "write"), &e) < 0 ? cli_fail(c, &e) : 0;
+	const char *shell = a->rest.n ? a->rest.v[0] : "", *program = a->rest.n > 1 ? a->rest.v[1] : "slipway";
+	_cleanup_free_ char *text = complete_script(shell, program);
+	if (!text) {
+		err_set(&e, CODE_INVALID_ARGUMENT,
+			"no completion for %s in \"%s\": the shells are bash, zsh and fish, the programs slipway and slipwayd",
+			program, shell);
+		return cli_fail(c, &e);
+	}
+	fputs(text, stdout);
 	return 0;
 }
 

@@ -27,6 +27,7 @@ struct flag {
 	const char *type;    /* shown instead of the kind's own word */
 	const char *implied; /* value when the flag stands alone ("--check"): then "=" is needed for another */
 	bool hide_default;
+	const char *values; /* for completion: "auto|plain|tty", "file" or "dir"; NULL: by the kind and the name */
 };
 struct args;
 struct cli;
@@ -64,6 +65,6 @@ double args_float(const struct args *a, const char *name);
 void args_help(const struct args *a, const char *prog, const char *version, struct buf *out);
 /* The usage line: "slipway build [OPTIONS] PATH | URL | -". */
 void args_usage_line(const struct args *a, const char *prog, struct buf *out);
-/* The manual page of the whole tree, in man(7) macros. */
-void args_manual(const struct command *root, const char *prog, struct buf *out);
+/* What stands for a value in help: "string", "stringArray", "" for a bool. */
+const char *flag_type_word(const struct flag *f, enum dialect d);
 #endif

@@ -1,10 +1,10 @@
-/* --help and the manual page, from the tables. buildctl's layout is urfave/cli's, the other is that of Docker's commands. */
+/* --help, from the tables. buildctl's layout is urfave/cli's, the other is that of Docker's commands. */
 #include "cli/flags.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const char *type_word(const struct flag *f, enum dialect d)
+const char *flag_type_word(const struct flag *f, enum dialect d)
 {
 	static const char *const ctl[] = {"", "string", "string", "string", "int", "float", "duration", "bytes"};
 	static const char *const buildx[] = {"", "string", "stringArray", "strings", "int", "float", "duration", "bytes"};
@@ -26,7 +26,7 @@ static void pad(struct buf *out, size_t n)
 /* ---- buildctl ---- */
 static void ctl_flag_names(const struct flag *f, struct buf *out)
 {
-	const char *t = type_word(f, DIALECT_BUILDCTL), *sp = *t ? " " : "";
+	const char *t = flag_type_word(f, DIALECT_BUILDCTL), *sp = *t ? " " : "";
 	for (int turn = 0; turn < (f->kind == FLAG_LIST ? 2 : 1); turn++) {
 		if (turn) buf_adds(out, " [ ");
 		buf_addf(out, "--%s%s%s", f->name, sp, t);
@@ -125,7 +125,7 @@ static void ctl_help(const struct args *a, const char *prog, const char *version
 static void docker_flag(const struct flag *f, size_t width, struct buf *out, size_t *ret_width)
 {
 	_cleanup_buf_ struct buf left = BUF_INIT;
-	const char *t = type_word(f, DIALECT_BUILDX), *def = default_of(f);
+	const char *t = flag_type_word(f, DIALECT_BUILDX), *def = default_of(f);
 	if (f->letter)
 		buf_addf(&left, "  -%c, --%s", f->letter, f->name);
 	else
@@ -192,57 +192,4 @@ void args_help(const struct args *a, const char *prog, const char *version, stru
 		ctl_help(a, prog, version, out);
 	else
 		docker_help(a, prog, out);
-}
-
-/* ---- the manual page ---- */
-static void man_text(const char *s, struct buf *out)
-{
-	for (; *s; s++) {
-		if (*s == '-' || *s == '\\') buf_addc(out, '\\');
-		buf_addc(out, *s);
-	}
-}
-
-static void man_flags(const struct flag *rows, struct buf *out)
-{
-	for (const struct flag *f = rows; f && f->name; f++) {
-		if (!f->help) continue;
-		const char *t = type_word(f, DIALECT_BUILDX);
-		buf_adds(out, ".TP\n.B ");
-		if (f->letter) buf_addf(out, "\\-%c, ", f->letter);
-		buf_adds(out, "\\-\\-");
-		man_text(f->name, out);
-		if (*t) buf_addf(out, " \\fI%s\\fR", t);
-		buf_addc(out, '\n');
-		man_text(f->help, out);
-		if (!str_empty(f->def)) {
-			buf_adds(out, " (default ");
-			man_text(f->def, out);
-			buf_adds(out, ")");
-		}
-		if (f->env) buf_addf(out, ", from \\fB$%s\\fR", f->env);
-		buf_adds(out, ".\n");
-	}
-}
-
-static void man_command(const struct command *c, const char *prefix, struct buf *out)
-{
-	_cleanup_free_ char *name = xasprintf("%s %s", prefix, c->name);
-	buf_addf(out, ".SS %s %s\n", name, c->sub ? "COMMAND" : c->usage && !strchr(c->usage, '\n') ? c->usage : "[OPTIONS]");
-	man_text(c->summary, out);
-	buf_adds(out, ".\n");
-	man_flags(c->flags, out);
-	for (const struct command *s = c->sub; s && s->name; s++)
-		if (s->summary) man_command(s, name, out);
-}
-
-void args_manual(const struct command *root, const char *prog, struct buf *out)
-{
-	buf_addf(out, ".TH %s 1\n.SH NAME\n%s \\- ", prog, prog);
-	man_text(root->summary, out);
-	buf_addf(out, "\n.SH SYNOPSIS\n.B %s\n[OPTIONS] COMMAND\n.SH OPTIONS\n", prog);
-	man_flags(root->flags, out);
-	buf_adds(out, ".SH COMMANDS\n");
-	for (const struct command *s = root->sub; s && s->name; s++)
-		if (s->summary) man_command(s, prog, out);
 }

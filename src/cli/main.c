@@ -1,6 +1,7 @@
 /* The program: who it is by argv[0], its command line, the command. */
 #include "cli/cli.h"
 #include "cli/internal.h"
+#include "cli/manual.h"
 
 #include <signal.h>
 #include <string.h>
@@ -97,6 +98,19 @@ static void drop_plugin_name(int *argc, char **argv)
 	}
 }
 
+/* `__complete WORD...`: what the shells' scripts and Docker ask at each tab. -1: it is another command. */
+static int completion(const struct persona *p, int argc, char **argv)
+{
+	bool daemon = argc > 1 && strcmp(argv[1], "__completeDaemon") == 0;
+	if (argc < 2 || (!daemon && strcmp(argv[1], "__complete") != 0)) return -1;
+	int skip = 2 + (p->plugin && argc > 2 && strcmp(argv[2], "buildx") == 0);
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	complete_words(daemon ? manual_daemon() : p->root, daemon ? DIALECT_BUILDCTL : p->dialect, argv + skip,
+		       (size_t)(argc - skip), &b);
+	fputs(buf_str(&b), stdout);
+	return fflush(stdout) != 0;
+}
+
 int cli_main(int argc, char **argv)
 {
 	const struct persona *p = persona_of(argc > 0 ? argv[0] : "");
@@ -104,6 +118,8 @@ int cli_main(int argc, char **argv)
 	struct args a;
 	_cleanup_err_ struct err e = ERR_INIT;
 	signal(SIGPIPE, SIG_IGN);
+	int answered = completion(p, argc, argv);
+	if (answered >= 0) return answered;
 	if (p->plugin) drop_plugin_name(&argc, argv);
 	int rv = args_parse(&a, p->dialect, p->root, argv + 1, argc > 0 ? (size_t)argc - 1 : 0, &e);
 	rv = rv < 0 && !a.want_help ? bad_usage(&c, &a, &e) : run(&c, &a);
