@@ -1,4 +1,5 @@
 /* `buildctl build`. */
+#include "cli/auth.h"
 #include "cli/build.h"
 #include "llb/llb.h"
 
@@ -54,7 +55,7 @@ static int import_cache(struct build *b, const char *spec, struct err *e)
 	return build_add_cache(b, false, "--import-cache", spec, e);
 }
 
-static int check_tls_context(struct build *b, const char *spec, struct err *e)
+static int add_tls_context(struct build *b, const char *spec, struct err *e)
 {
 	_cleanup_strvec_ struct strvec fields = {0}, kv = {0};
 	if (csv_fields(spec, ',', &fields, e) < 0) return -1;
@@ -75,7 +76,9 @@ static int check_tls_context(struct build *b, const char *spec, struct err *e)
 		return err_set(e, CODE_UNKNOWN,
 			       "--registry-auth-tlscontext requires ca=<ca> or cert=<cert>,key=<key> or insecure=true");
 	if (ca && cert != key) return err_set(e, CODE_UNKNOWN, "--registry-auth-tlscontext requires cert=<cert>,key=<key>");
-	return 0; /* tokens are fetched by the daemon, which has TLS settings of its own for each registry */
+	auth_add_tls(strvec_env_get(&kv, "host"), ca ? strvec_env_get(&kv, "ca") : NULL, cert ? strvec_env_get(&kv, "cert") : NULL,
+		     key ? strvec_env_get(&kv, "key") : NULL, insecure);
+	return 0;
 }
 
 /* ---- a definition on stdin ---- */
@@ -140,18 +143,18 @@ static int open_trace(struct build *b, const char *path, struct err *e)
 static int prepare(struct build *b, struct args *a, struct err *e)
 {
 	const char *policy = args_str(a, "source-policy-file"), *epoch = getenv("SOURCE_DATE_EPOCH");
-	sess_client_add_auth(b->sess, NULL);
 	b->list_workers = true;
 	b->frontend = args_str(a, "frontend");
 	b->proxy_network = args_bool(a, "proxy-network");
 	if (epoch) strvec_env_set(&b->attrs, "build-arg:SOURCE_DATE_EPOCH", epoch);
-	if (open_trace(b, args_str(a, "trace"), e) < 0 || each(a, "registry-auth-tlscontext", b, check_tls_context, e) < 0 ||
+	if (open_trace(b, args_str(a, "trace"), e) < 0 || each(a, "registry-auth-tlscontext", b, add_tls_context, e) < 0 ||
 	    each(a, "ssh", b, build_add_ssh, e) < 0 || each(a, "secret", b, build_add_secret, e) < 0 ||
 	    each(a, "allow", b, build_add_allow, e) < 0 || each(a, "output", b, build_add_output, e) < 0 ||
 	    each(a, "export-cache", b, export_cache, e) < 0 || each(a, "import-cache", b, import_cache, e) < 0 ||
 	    (*policy && build_read_policy(b, policy, e) < 0) || each(a, "opt", b, add_opt, e) < 0 ||
 	    each(a, "local", b, add_local, e) < 0 || each(a, "oci-layout", b, add_layout, e) < 0)
 		return -1;
+	auth_serve(b->sess);
 	if (!*b->frontend) {
 		if (read_definition(b, args_bool(a, "no-cache"), e) < 0) return -1;
 	} else if (args_bool(a, "no-cache")) {

@@ -1,4 +1,5 @@
 /* `slipway build`: buildx's flags become a build. Sources: buildx commands/build.go, build/opt.go; reference 07 §5. */
+#include "cli/auth.h"
 #include "cli/build.h"
 #include "cli/builder.h"
 #include "cli/inputs.h"
@@ -586,7 +587,7 @@ static int set_cache_flags(struct request *r, struct err *e)
 /* What flags say by themselves. */
 static int read_flags(struct request *r, struct err *e)
 {
-	sess_client_add_auth(r->b.sess, NULL);
+	auth_serve(r->b.sess);
 	return each(r, "build-arg", add_build_arg, e) < 0 || each(r, "label", add_label, e) < 0 || add_hosts(r, e) < 0 ||
 			       add_ulimits(r, e) < 0 || each(r, "resource", add_resource, e) < 0 || add_platforms(r, e) < 0 ||
 			       each(r, "allow", add_allow, e) < 0 || each(r, "cache-to", cache_to, e) < 0 ||

@@ -96,7 +96,26 @@ static int helper_ask(const char *program, const char *server, struct buf *answe
 	return err_set(e, CODE_UNKNOWN, "error getting credentials - %s failed, out: `%s`", program, said);
 }
 
-static int from_helper(const char *name, const char *server, char **ret_user, char **ret_secret, struct err *e)
+static void login_set(struct client_login *ret, const char *user, const char *secret, const char *token)
+{
+	*ret = (struct client_login){xstrdup(user), xstrdup(secret), xstrdup(token)};
+}
+
+static void wipe(char *s)
+{
+	if (s) explicit_bzero(s, strlen(s));
+	free(s);
+}
+
+void client_login_fini(struct client_login *l)
+{
+	free(l->user);
+	wipe(l->secret);
+	wipe(l->token);
+	*l = (struct client_login){0};
+}
+
+static int from_helper(const char *name, const char *server, struct client_login *ret, struct err *e)
 {
 	_cleanup_free_ char *program = xasprintf("docker-credential-%s", name);
 	_cleanup_buf_ struct buf answer = BUF_MAX(ANSWER_MAX);
@@ -105,8 +124,7 @@ static int from_helper(const char *name, const char *server, char **ret_user, ch
 	_cleanup_json_ json_t *j = got ? json_object() : json_loadb((char *)answer.p, answer.n, 0, NULL);
 	if (!json_is_object(j)) return err_set(e, CODE_UNKNOWN, "error getting credentials: %s answered no JSON", program);
 	bool token = strcmp(text(j, "Username"), "<token>") == 0;
-	*ret_user = xstrdup(token ? "" : text(j, "Username"));
-	*ret_secret = xstrdup(text(j, "Secret"));
+	login_set(ret, token ? "" : text(j, "Username"), text(j, "Secret"), "");
 	explicit_bzero(answer.p, answer.n);
 	return 0;
 }
@@ -136,7 +154,7 @@ static const json_t *find_auth(const json_t *auths, const char *key)
 	return NULL;
 }
 
-static int from_auth(const json_t *a, const char *key, char **ret_user, char **ret_secret, struct err *e)
+static int from_auth(const json_t *a, const char *key, struct client_login *ret, struct err *e)
 {
 	_cleanup_buf_ struct buf plain = BUF_MAX(1 << 20);
 	const char *auth = text(a, "auth"), *user = text(a, "username"), *secret = text(a, "password");
@@ -152,8 +170,7 @@ static int from_auth(const json_t *a, const char *key, char **ret_user, char **r
 		secret = colon + 1;
 	}
 	const char *identity = text(a, "identitytoken");
-	*ret_user = xstrdup(*identity ? "" : user);
-	*ret_secret = xstrdup(*identity ? identity : secret);
+	login_set(ret, *identity ? "" : user, *identity ? identity : secret, text(a, "registrytoken"));
 	if (plain.p) explicit_bzero(plain.p, plain.n);
 	return 0;
 }
@@ -174,17 +191,16 @@ static int load(const char *path, json_t **ret, struct err *e)
 	return err_set(e, CODE_INVALID_ARGUMENT, "%s: %s (line %d)", path, je.text, je.line);
 }
 
-int client_credentials(const char *path, const char *host, char **ret_user, char **ret_secret, struct err *e)
+int client_credentials(const char *path, const char *host, struct client_login *ret, struct err *e)
 {
 	const char *key = strcmp(host, HUB_HOST) == 0 ? HUB_KEY : host;
 	_cleanup_json_ json_t *config = NULL;
 	if (load(path, &config, e) < 0) return -1;
 	const char *helper = text(json_object_get(config, "credHelpers"), key);
 	if (!*helper) helper = text(config, "credsStore");
-	if (*helper && !strpbrk(helper, "/")) return from_helper(helper, key, ret_user, ret_secret, e);
+	if (*helper && !strpbrk(helper, "/")) return from_helper(helper, key, ret, e);
 	const json_t *auth = find_auth(json_object_get(config, "auths"), key);
-	if (auth) return from_auth(auth, key, ret_user, ret_secret, e);
-	*ret_user = xstrdup("");
-	*ret_secret = xstrdup("");
+	if (auth) return from_auth(auth, key, ret, e);
+	login_set(ret, "", "", "");
 	return 0;
 }

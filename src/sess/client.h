@@ -37,6 +37,10 @@ struct sess_client {
 	struct map uploads;  /* id -> fd + 1 in a pointer */
 	struct map stores;   /* id -> struct client_store */
 	char *docker_config; /* path, when auth is served */
+	struct sess_client_fetcher {
+		int (*fetch)(void *arg, const struct sess_token_ask *q, struct sess_token *ret, struct err *e);
+		void *arg;
+	} fetcher; /* of bearer tokens */
 	struct wire_handler handler;
 	struct wire_conn *tunnel;
 	void (*ended)(void *arg, const struct err *e);

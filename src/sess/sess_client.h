@@ -35,6 +35,21 @@ void sess_client_add_output_dir(struct sess_client *c, unsigned index, const cha
 /* Registry credentials from a docker config.json (NULL: $DOCKER_CONFIG/config.json or ~/.docker/config.json): auths,
  * credsStore, credHelpers. Read when asked. */
 void sess_client_add_auth(struct sess_client *c, const char *config_path);
+/* Bearer tokens are fetched by the client itself from now on, by this function: it asks the realm, with the credentials found
+ * for the host (secret "": anonymously). Called in jobs, may block; arg outlives the loop's jobs. After sess_client_add_auth. */
+struct sess_token_ask {
+	const char *host, *realm, *service;
+	char *const *scopes;
+	size_t n_scopes;
+	const char *user, *secret; /* an empty user: the secret is an identity token */
+	const atomic_bool *cancelled;
+};
+struct sess_token {
+	char *token; /* heap */
+	int64_t expires_in_s, issued_at; /* 0: not said */
+};
+void sess_client_set_token_fetch(struct sess_client *c,
+				 int (*fetch)(void *arg, const struct sess_token_ask *q, struct sess_token *ret, struct err *e), void *arg);
 void sess_client_add_secret_file(struct sess_client *c, const char *id, const char *path);
 void sess_client_add_secret_env(struct sess_client *c, const char *id, const char *env);
 void sess_client_add_secret_bytes(struct sess_client *c, const char *id, const void *p, size_t n);
