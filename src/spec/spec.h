@@ -9,6 +9,7 @@
 #include "spec/pattern.h"
 #include "spec/platform.h"
 #include "spec/ref.h"
+#include "spec/regexp.h"
 #include "spec/size.h"
 #include "spec/url.h"
 #endif

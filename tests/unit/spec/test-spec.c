@@ -368,12 +368,52 @@ static void test_media(void **state)
 	assert_true(digest_eq(&d[1], &want));
 }
 
+/* Written by Go's regexp: matches, ReplaceAllString, ExpandString. */
+static void regexp_case(json_t *c)
+{
+	_cleanup_spec_regexp_ struct spec_regexp *r = NULL;
+	_cleanup_buf_ struct buf replaced = BUF_INIT, expanded = BUF_INIT;
+	_cleanup_err_ struct err e = ERR_INIT;
+	int rc = spec_regexp_new(str(c, "re"), &r, &e);
+	if (json_is_true(json_object_get(c, "bad"))) {
+		if (rc == 0) fail_msg("%s: should not compile", str(c, "re"));
+		return;
+	}
+	if (rc < 0) fail_msg("%s: %s", str(c, "re"), e.msg);
+	if (spec_regexp_match(r, str(c, "s")) != json_is_true(json_object_get(c, "match")))
+		fail_msg("%s in \"%s\": wrong about a match", str(c, "re"), str(c, "s"));
+	spec_regexp_replace(r, str(c, "s"), str(c, "f"), &replaced);
+	same(c, "re", str(c, "replaced"), buf_str(&replaced));
+	spec_regexp_expand(r, str(c, "s"), str(c, "f"), &expanded);
+	same(c, "re", str(c, "expanded"), buf_str(&expanded));
+}
+
+static void test_regexp(void **state)
+{
+	(void)state;
+	golden("regexp.jsonl", 200, regexp_case);
+	const char *dir = getenv("SPEC_DATA");
+	if (dir) each(dir, "regexp-big.jsonl", regexp_case);
+	struct spec_regexp *r;
+	struct err e = ERR_INIT;
+	assert_int_equal(spec_regexp_new("((a{900}){900}){900}", &r, &e), -1); /* bounded, at once */
+	assert_non_null(strstr(e.msg, "too large"));
+	err_fini(&e);
+	assert_int_equal(spec_regexp_new("(?:(?:(?:(?:){1000}){1000}){1000}){1000}", &r, &e), 0);
+	spec_regexp_free(r);
+	assert_int_equal(spec_regexp_new("(a*)*b", &r, &e), 0);
+	_cleanup_buf_ struct buf as = BUF_INIT;
+	for (int i = 0; i < 2000; i++) buf_addc(&as, 'a');
+	assert_false(spec_regexp_match(r, buf_str(&as)));
+	spec_regexp_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ref),     cmocka_unit_test(test_platform), cmocka_unit_test(test_size),
 		cmocka_unit_test(test_pattern), cmocka_unit_test(test_parents),  cmocka_unit_test(test_git),
-		cmocka_unit_test(test_media),
+		cmocka_unit_test(test_media),   cmocka_unit_test(test_regexp),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
