@@ -135,7 +135,7 @@ static void head(const char *page, int section, const char *summary, struct buf 
 	_cleanup_free_ char *upper = xstrdup(page);
 	for (char *p = upper; *p; p++)
 		if (*p >= 'a' && *p <= 'z') *p -= 'a' - 'A';
-	buf_addf(out, ".TH %s %d \"%s\" \"Slipway %s\"\n.SH NAME\n", upper, section, MANUAL_DATE, SLIPWAY_VERSION);
+	buf_addf(out, ".TH %s %d \"%s\" \"Slipway %s\"\n.ad l\n.SH NAME\n", upper, section, MANUAL_DATE, SLIPWAY_VERSION);
 	escape(page, out);
 	buf_adds(out, " \\- ");
 	escape(summary, out);
