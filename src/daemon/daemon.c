@@ -306,6 +306,7 @@ int daemon_listen(struct daemon *d, struct err *e)
 		log_info("running server on %s", wire_listener_addr(l));
 	}
 	if (c->idle_exit_ns > 0) loop_timer_start(d->loop, &d->idle, 1000, 1000, check_idle, d);
+	daemon_notify("READY=1");
 	return 0;
 }
 

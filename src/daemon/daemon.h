@@ -40,5 +40,8 @@ void daemon_drain(struct daemon *d);
 void daemon_close(struct daemon *d); /* harmless on what is half open */
 void daemon_platforms_init(struct daemon *d);
 void daemon_platforms_look(void *d); /* tell the engine when they changed */
+/* "READY=1", "STOPPING=1", "RELOADING=1\nMONOTONIC_USEC=...": one datagram to the socket that NOTIFY_SOCKET names ('@' first: an
+ * abstract one); nothing without it, and a failure is a debug line. Does not block. Source: sd_notify(3). */
+void daemon_notify(const char *state);
 struct reg_config *daemon_registries(const struct conf *c);
 #endif

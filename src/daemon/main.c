@@ -25,6 +25,7 @@ static void on_stop(void *arg, int signum)
 	}
 	d->stopping = true;
 	log_info("stopping server");
+	daemon_notify("STOPPING=1");
 	for (size_t i = 0; i < d->listeners.n; i++) wire_listener_close(d->listeners.v[i]);
 	vec_fini(&d->listeners);
 	engine_on_idle(d->engine, all_ended, d);

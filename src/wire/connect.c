@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/un.h>
 
-enum { CONNECT_MS = 20000, KEEPALIVE_S = 30 };
+enum { CONNECT_MS = 20000 };
 
 struct lookup { /* a job: may outlive its wire_connect, which is NULL then */
 	struct loop_job job;
@@ -89,8 +89,7 @@ static void connected(struct wire_connect *c)
 	char peer[96];
 	snprintf(peer, sizeof peer, "%s", c->addr);
 	if (c->h->type == UV_TCP) {
-		uv_tcp_nodelay((uv_tcp_t *)c->h, 1);
-		uv_tcp_keepalive((uv_tcp_t *)c->h, 1, KEEPALIVE_S);
+		stream_tcp_options((uv_tcp_t *)c->h);
 	}
 	struct stream_opts o = {.loop = c->loop,
 				.r = c->h,

@@ -124,6 +124,7 @@ struct stream_opts {
 struct stream *stream_open(const struct stream_opts *o);
 void stream_abandon(struct stream *s);    /* before ready(): close, and ready() will not come */
 void stream_close_handle(uv_stream_t *h); /* closes and frees */
+void stream_tcp_options(uv_tcp_t *h);     /* no delay; a dead peer is noticed within a minute */
 
 /* tls.c */
 struct ssl_ctx_st;

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { BACKLOG = 512, KEEPALIVE_S = 30, LISTEN_FD_FIRST = 3 };
+enum { BACKLOG = 512, LISTEN_FD_FIRST = 3 };
 
 struct wire_listener {
 	struct loop *loop;
@@ -144,10 +144,7 @@ static void on_accept(uv_stream_t *socket, int status)
 		pending_free(p);
 		return;
 	}
-	if (tcp) {
-		uv_tcp_nodelay((uv_tcp_t *)p->h, 1);
-		uv_tcp_keepalive((uv_tcp_t *)p->h, 1, KEEPALIVE_S);
-	}
+	if (tcp) stream_tcp_options((uv_tcp_t *)p->h);
 	if (!tcp && s->o.on_foreign)
 		await_first_byte(p);
 	else

@@ -6,10 +6,14 @@
  * when libuv has let go of them. */
 #include "wire/internal.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <sys/socket.h>
 
 enum { READ_BYTES = 128 << 10, LINGER_MS = 3000, HANDSHAKE_MS = 20000, KEEP_BYTES = 256 << 10, LOW_BYTES = 512 << 10 };
+enum { PROBE_AFTER_S = 20, PROBE_EVERY_S = 5, PROBES = 4, UNACKED_MS = 45000 };
 
 struct stream {
 	struct wire_pipe pipe;
@@ -27,6 +31,21 @@ struct stream {
 };
 
 void stream_close_handle(uv_stream_t *h) { uv_close((uv_handle_t *)h, (uv_close_cb)free); }
+
+/* A peer that died without a word is noticed within a minute: by the kernel's probes when nothing is said, by the limit on
+ * unacknowledged bytes when something is. A peer that is only stopped (Ctrl-Z) answers the probes: its kernel does. So a
+ * stopped client keeps its connection, which it would lose if HTTP/2 pings decided. */
+void stream_tcp_options(uv_tcp_t *h)
+{
+	int fd, idle = PROBE_AFTER_S, every = PROBE_EVERY_S, count = PROBES, unacked_ms = UNACKED_MS;
+	uv_tcp_nodelay(h, 1);
+	uv_tcp_keepalive(h, 1, PROBE_AFTER_S);
+	if (uv_fileno((uv_handle_t *)h, &fd)) return;
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
+}
 
 static void handle_closed(uv_handle_t *h)
 {
