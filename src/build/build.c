@@ -24,6 +24,7 @@ static void build_destroy(struct build *b)
 	prov_scope_free(b->prov);
 	build_nested_end(b);
 	solve_build_free(b->solve);
+	policy_unref(b->policy);
 	ops_memo_fini(&b->memo);
 	for (size_t i = 0; i < b->graphs.n; i++) ops_graph_unref(b->graphs.v[i]);
 	vec_fini(&b->graphs);
@@ -95,6 +96,7 @@ static void saved(void *arg, const struct err *e)
 	loop_timer_start(g->conf.env->loop, &b->keep, KEEP_MS, 0, expire, b);
 	answer(b, err_is_set(&b->error) ? &b->error : e);
 	collect_kick(g->collect);
+	gc_soon(g->gc);
 	if (g->on_idle && !engine_running(g)) g->on_idle(g->idle_arg);
 }
 
@@ -292,17 +294,17 @@ const char *build_attr(const struct build *b, const char *key)
 	return NULL;
 }
 
-static int check_entitlements(const struct engine_conf *c, const Control__SolveRequest *req, struct err *e)
+static int check_entitlements(const struct policy *c, const Control__SolveRequest *req, struct err *e)
 {
 	for (size_t i = 0; i < req->n_entitlements; i++) {
 		const char *x = req->entitlements[i];
 		bool known = true, ok = false;
 		if (!strcmp(x, "network.host"))
-			ok = c->allow_network_host;
+			ok = c->network_host;
 		else if (!strcmp(x, "security.insecure"))
-			ok = c->allow_insecure;
+			ok = c->insecure;
 		else if (!strcmp(x, "device") || str_starts(x, "device="))
-			ok = c->allow_devices;
+			ok = c->devices;
 		else
 			known = false;
 		if (!known) return err_set(e, CODE_UNKNOWN, "unknown entitlement %s", x);
@@ -325,7 +327,7 @@ static int check(struct engine *g, const Control__SolveRequest *req, struct err 
 	if (!*req->ref) return err_set(e, CODE_INVALID_ARGUMENT, "a build needs a ref");
 	if (old && old->state != BUILD_DONE) return err_set(e, CODE_UNKNOWN, "job ID %s exists", req->ref);
 	if (old) build_destroy(old);
-	if (check_version(req->compatibilityversion, e) < 0 || check_entitlements(&g->conf, req, e) < 0) return -1;
+	if (check_version(req->compatibilityversion, e) < 0 || check_entitlements(g->policy, req, e) < 0) return -1;
 	if (req->definition && req->definition->n_def && *req->frontend)
 		return err_set(e, CODE_UNKNOWN, "cannot solve with both Definition and Frontend specified");
 	return ship_check(req, e) < 0 || attest_check(req, e) < 0 ? -1 : 0;
@@ -336,6 +338,7 @@ static struct build *build_new(struct engine *g, const Control__SolveRequest *re
 {
 	struct build *b = xnew(struct build);
 	b->engine = g;
+	b->policy = policy_ref(g->policy);
 	b->reply = r;
 	b->ref = xstrdup(req->ref);
 	b->session = xstrdup(req->session);

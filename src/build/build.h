@@ -34,10 +34,6 @@ struct engine_conf {
 	size_t n_platforms;
 	void (*look_for_platforms)(void *platforms_arg); /* called before they are used; NULL: they never change */
 	void *platforms_arg;
-	bool allow_network_host, allow_insecure, allow_devices;
-	int64_t history_max_age_ns; /* a record goes when it is unpinned, older than this, and not among the newest ... */
-	int64_t history_max_entries;
-	const struct strvec *gateway_allowed; /* repositories of frontend images; NULL or empty: all */
 	/* Serve LLBBridge for `b` on two descriptors (a frontend container's stdio), which are taken: given by the daemon. The
 	 * connection, to be closed before the bridge goes, or NULL with *e. closed() comes once, then it does not exist. */
 	struct wire_conn *(*serve_bridge)(void *arg, struct bridge *b, int rfd, int wfd, void (*closed)(void *closed_arg), void *closed_arg,
@@ -45,6 +41,26 @@ struct engine_conf {
 	void *serve_arg;
 };
 struct engine *engine_new(const struct engine_conf *conf);
+
+/* What a reload of the configuration replaces; everything is copied or referenced. Builds keep what held when they started.
+ * Must be set once before the first build. */
+struct engine_gc_rule { /* reference 01 §4, 05 §2 */
+	bool all;
+	const char *const *filters; /* NULL-terminated; alternatives */
+	int64_t keep_duration_ns, reserved_bytes, max_used_bytes, min_free_bytes; /* 0: not said */
+};
+struct engine_policy {
+	bool allow_network_host, allow_insecure, allow_devices;
+	int64_t history_max_age_ns; /* a record goes when it is unpinned, older than this, and not among the newest ... */
+	int64_t history_max_entries;
+	bool dockerfile_off, gateway_off;     /* frontends */
+	const struct strvec *gateway_allowed; /* repositories of frontend images; NULL or empty: all */
+	struct reg_config *registries;
+	struct run_dns *dns;
+	const struct engine_gc_rule *gc; /* run in this order, after builds and by a timer */
+	size_t n_gc;
+};
+void engine_set_policy(struct engine *g, const struct engine_policy *p);
 void engine_free(struct engine *g); /* no build may run */
 size_t engine_running(const struct engine *g);
 void engine_on_idle(struct engine *g, void (*fn)(void *arg), void *arg); /* told when the last build ends */

@@ -19,6 +19,8 @@ struct engine *engine_new(const struct engine_conf *conf)
 	g->conf = *conf;
 	g->conf.env->build_sessions = build_sessions;
 	g->conf.env->build_memo = build_memo;
+	g->conf.env->build_settings = policy_of_sessions;
+	g->conf.env->settings_arg = g;
 	g->conf.env->nested_start = build_nested_start;
 	g->conf.env->nested_cancel = build_nested_cancel;
 	list_init(&g->builds);
@@ -26,6 +28,7 @@ struct engine *engine_new(const struct engine_conf *conf)
 	list_init(&g->reader_waits);
 	g->provenance_env = prov_env_load(conf->provenance_dir);
 	g->collect = collect_new(g);
+	g->gc = gc_new(g);
 	g->history = history_new(g);
 	return g;
 }
@@ -33,6 +36,8 @@ struct engine *engine_new(const struct engine_conf *conf)
 void engine_free(struct engine *g)
 {
 	history_free(g->history);
+	gc_free(g->gc);
+	policy_unref(g->policy);
 	collect_free(g->collect);
 	json_decref(g->provenance_env);
 	free(g);
@@ -133,6 +138,22 @@ static Types__BuildkitVersion *version(const struct engine_conf *c, struct arena
 	return v;
 }
 
+static Types__GCPolicy *gc_policy(struct arena *a, const struct engine_gc_rule *r)
+{
+	Types__GCPolicy *m = arena_new_of(a, Types__GCPolicy);
+	types__gcpolicy__init(m);
+	m->all = r->all;
+	m->keepduration = r->keep_duration_ns;
+	m->reservedspace = r->reserved_bytes;
+	m->maxusedspace = r->max_used_bytes;
+	m->minfreespace = r->min_free_bytes;
+	while (r->filters && r->filters[m->n_filters]) m->n_filters++;
+	const char **f = arena_alloc(a, sizeof *f * m->n_filters);
+	for (size_t i = 0; i < m->n_filters; i++) f[i] = arena_strdup(a, r->filters[i]);
+	m->filters = f;
+	return m;
+}
+
 Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief)
 {
 	const struct engine_conf *c = &g->conf;
@@ -144,6 +165,10 @@ Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief
 	w->platforms = arena_alloc(a, sizeof *w->platforms * c->n_platforms);
 	for (size_t i = 0; i < c->n_platforms; i++) w->platforms[w->n_platforms++] = llb_platform(a, &c->platforms[i]);
 	if (!brief) w->buildkitversion = version(c, a);
+	size_t n_gc = 0;
+	while (gc_rule(g->gc, n_gc)) n_gc++;
+	w->gcpolicy = arena_alloc(a, sizeof *w->gcpolicy * n_gc);
+	for (size_t i = 0; !brief && i < n_gc; i++) w->gcpolicy[w->n_gcpolicy++] = gc_policy(a, gc_rule(g->gc, i));
 	return w;
 }
 

@@ -419,7 +419,12 @@ struct front_run *front_run_start(struct build *b, struct bridge *parent, const 
 	f->input.n_build_platforms = b->engine->conf.n_platforms;
 	f->input.inputs = f->inputs;
 	f->input.answers = f->answers;
-	if (builtin) {
+	bool off = builtin ? b->policy->dockerfile_off : b->policy->gateway_off;
+	if (off && (builtin || !strcmp(frontend, "gateway.v0"))) {
+		err_set(&f->error, CODE_UNKNOWN, "invalid frontend: %s (enabled = false in [frontend.\"%s\"] of the daemon's configuration)",
+			builtin ? "dockerfile.v0" : frontend, builtin ? "dockerfile.v0" : frontend);
+		loop_post(b->engine->conf.env->loop, refuse, f);
+	} else if (builtin) {
 		loop_post(b->engine->conf.env->loop, begin, f);
 	} else if (!strcmp(frontend, "gateway.v0")) {
 		f->gateway = gateway_front_start(b, take_ptr(f->bridge), &f->opts, gateway_done, f);

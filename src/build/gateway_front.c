@@ -323,6 +323,7 @@ static int start_run(struct gateway_front *g, int in, int out, struct err *e)
 				 .options = (char *const *)meta_options,
 				 .n_options = array_len(meta_options)};
 	struct run_spec spec = RUN_SPEC_INIT;
+	spec.dns = g->build->policy->settings.dns;
 	spec.rootfs = ops_mounts_rootfs(g->mounts);
 	spec.args = g->args.v;
 	spec.env = env.v;
@@ -637,8 +638,8 @@ static void use_context(struct gateway_front *g, const char *context, const char
 
 static int check_allowed(const struct gateway_front *g, const struct spec_ref *source, struct err *e)
 {
-	const struct strvec *allowed = g->conf->gateway_allowed;
-	if (!allowed || !allowed->n) return 0;
+	const struct strvec *allowed = &g->build->policy->gateway_allowed;
+	if (!allowed->n) return 0;
 	_cleanup_free_ char *name = spec_ref_name(source);
 	for (size_t i = 0; i < allowed->n; i++) {
 		_cleanup_spec_ref_ struct spec_ref r = {0};

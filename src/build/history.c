@@ -179,13 +179,13 @@ static void gc(void *arg)
 	struct history *h = arg;
 	struct err e = ERR_INIT;
 	struct timespec t = time_now();
-	int64_t before = t.tv_sec * 1000000000 + t.tv_nsec - h->engine->conf.history_max_age_ns;
+	int64_t before = t.tv_sec * 1000000000 + t.tv_nsec - h->engine->history_max_age_ns;
 	_cleanup_strvec_ struct strvec old = {0};
 	int r = db_query(db_of(h), &e,
 			 "SELECT ref FROM (SELECT ref, completed_at FROM history WHERE pinned = 0 ORDER BY completed_at DESC "
 			 "LIMIT -1 OFFSET ?) "
 			 "WHERE completed_at < ?",
-			 gc_row, &old, DB_INT(h->engine->conf.history_max_entries), DB_INT(before));
+			 gc_row, &old, DB_INT(h->engine->history_max_entries), DB_INT(before));
 	for (size_t i = 0; r >= 0 && i < old.n; i++) r = remove_ref(h, old.v[i], &e);
 	if (r < 0) log_error("history: %s", e.msg);
 	err_fini(&e);

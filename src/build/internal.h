@@ -103,6 +103,7 @@ struct build {
 	struct bridge *bridge; /* of a client-side or in-process frontend */
 	struct result result;
 	size_t at; /* of refs being evaluated */
+	struct policy *policy; /* that it started with */
 	struct build_reply reply;
 	bool replied, internal;
 	struct list all;
@@ -129,8 +130,18 @@ struct build {
 	VEC(struct ops_graph *) graphs; /* for source maps of errors */
 };
 
+struct policy { /* an engine_policy that is kept */
+	unsigned refs;
+	bool network_host, insecure, devices, dockerfile_off, gateway_off;
+	struct strvec gateway_allowed;
+	struct ops_settings settings;
+};
+
 struct engine {
 	struct engine_conf conf;
+	struct policy *policy; /* of builds that start now */
+	struct gc *gc;
+	int64_t history_max_age_ns, history_max_entries;
 	struct list builds;
 	struct list waits, reader_waits; /* for a build that is to come */
 	void (*on_idle)(void *arg);
@@ -143,6 +154,22 @@ struct engine {
 struct build *engine_find(struct engine *g, const char *ref);
 void engine_build_came(struct engine *g, struct build *b);
 Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief);
+
+/* policy.c */
+struct policy *policy_ref(struct policy *p);
+void policy_unref(struct policy *p); /* NULL allowed */
+const struct ops_settings *policy_of_sessions(void *engine, const char *const *sessions, size_t n); /* ops_env.build_settings */
+
+/* gc.c */
+struct gc *gc_new(struct engine *g);
+void gc_free(struct gc *c);
+void gc_set(struct gc *c, const struct engine_policy *p);
+void gc_soon(struct gc *c); /* a build has ended */
+const struct engine_gc_rule *gc_rule(const struct gc *c, size_t i); /* NULL: there is none */
+
+/* usage.c: what a rule lets go; removed as in engine_prune, NULL: not told. done comes once, later. */
+void engine_prune_rule(struct engine *g, const struct engine_gc_rule *r, void (*removed)(void *arg, int64_t bytes), void (*done)(void *arg),
+		       void *arg);
 
 /* progress.c */
 void build_event(struct build *b, struct prog_event *ev); /* borrowed */

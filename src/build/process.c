@@ -243,6 +243,7 @@ static int start_first(struct process *p, char *const *args, char *const *env, s
 	spec.rootfs = ops_mounts_rootfs(c->mounts);
 	spec.args = args;
 	spec.env = env;
+	spec.dns = ops_settings(c->env, (const char *const *)c->sessions, c->n_sessions).dns;
 	spec.cwd = cwd_of(p);
 	spec.user = p->init->meta->user;
 	spec.hostname = str_empty(c->req->hostname) ? NULL : c->req->hostname;

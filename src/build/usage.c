@@ -2,6 +2,7 @@
 #include "build/internal.h"
 
 #include <string.h>
+#include <sys/statvfs.h>
 
 static Google__Timestamp *stamp(struct arena *a, int64_t ns)
 {
@@ -174,9 +175,15 @@ struct prune {
 	struct strvec filters;
 	bool all;
 	int64_t keep_ns, keep_bytes;
+	int64_t reserved, max_used, min_free; /* what keep_bytes is made of */
 	void (*removed)(void *arg, const Control__UsageRecord *u);
 	struct build_reply reply;
 	struct err error;
+	struct { /* of garbage collection; set instead of removed and reply */
+		void (*removed)(void *arg, int64_t bytes);
+		void (*done)(void *arg);
+		void *arg;
+	} gc;
 };
 
 static bool prunable(const struct prune *p, struct snap *s)
@@ -213,6 +220,7 @@ static size_t prune_round(struct prune *p)
 	if (v.n > 1) qsort(v.v, v.n, sizeof *v.v, by_use);
 	for (size_t i = 0; i < v.n; i++) {
 		if (p->keep_bytes && total_bytes(p->engine) < p->keep_bytes) break;
+		int64_t bytes = v.v[i]->size_bytes;
 		_cleanup_arena_ struct arena *a = arena_new(0);
 		Control__UsageRecord *u = record(a, v.v[i]);
 		u->id = arena_strdup(a, u->id);
@@ -222,7 +230,8 @@ static size_t prune_round(struct prune *p)
 		u->recordtype = "";
 		if (v.v[i]->key) snap_set_key(v.v[i], NULL, NULL);
 		if (snap_remove(v.v[i], NULL) < 0) continue;
-		p->removed(p->reply.arg, u);
+		if (p->removed) p->removed(p->reply.arg, u);
+		if (p->gc.removed) p->gc.removed(p->gc.arg, bytes);
 		n++;
 	}
 	vec_fini(&v);
@@ -232,10 +241,33 @@ static size_t prune_round(struct prune *p)
 static void prune_reply(void *arg)
 {
 	struct prune *p = arg;
-	p->reply.done(p->reply.arg, NULL, err_is_set(&p->error) ? &p->error : NULL);
+	if (err_is_set(&p->error) && p->gc.done) log_error("garbage collection: %s", p->error.msg);
+	if (p->gc.done) p->gc.done(p->gc.arg);
+	if (p->reply.done) p->reply.done(p->reply.arg, NULL, err_is_set(&p->error) ? &p->error : NULL);
 	err_fini(&p->error);
 	strvec_fini(&p->filters);
 	free(p);
+}
+
+/* Room on the disk of the store; INT64_MAX: unknown. */
+static int64_t free_bytes(const struct engine *g)
+{
+	struct statvfs st;
+	return statvfs(g->conf.env->dir, &st) < 0 ? INT64_MAX : (int64_t)st.f_bavail * (int64_t)st.f_frsize;
+}
+
+/* How much may stay; 0: no matter how much it is, what the other conditions let go goes. Source: BuildKit cache/manager.go,
+ * calculateKeepBytes. */
+static int64_t keep_bytes(const struct prune *p)
+{
+	if (!p->max_used && !p->reserved && !p->min_free) return 0;
+	int64_t keep = p->max_used, total = total_bytes(p->engine);
+	int64_t excess = p->min_free ? p->min_free - free_bytes(p->engine) : 0;
+	if (excess > 0)
+		keep = keep ? min_of(keep, total - excess) : total - excess;
+	else if (p->min_free && !keep)
+		return 0; /* there is room enough: see prune_run */
+	return max_of(max_of(keep, p->reserved), (int64_t)1);
 }
 
 static void prune_run(void *arg)
@@ -243,19 +275,36 @@ static void prune_run(void *arg)
 	enum { YOUNG_S = 3600 };
 	struct prune *p = arg;
 	struct engine *g = p->engine;
-	while (prune_round(p)) {}
+	size_t n = 0;
+	bool limits = p->max_used || p->reserved || p->min_free;
+	p->keep_bytes = keep_bytes(p);
+	if (!limits || p->keep_bytes)
+		for (size_t round; (round = prune_round(p)); n += round) {}
+	if (p->gc.done && !n) { /* nothing to do is the rule */
+		prune_reply(p);
+		return;
+	}
 	solver_collect(g->conf.env->solver, &p->error);
 	db_flush(g->conf.db, NULL);
 	/* Manifests and configurations of pulled images are named by nothing; who prunes a part keeps those of late. */
-	engine_collect_blobs(g, p->filters.n || p->keep_ns || p->keep_bytes ? YOUNG_S : 0, prune_reply, p);
+	engine_collect_blobs(g, p->gc.done || p->filters.n || p->keep_ns || p->keep_bytes ? YOUNG_S : 0, prune_reply, p);
 }
 
-static int64_t keep_bytes(struct engine *g, const Control__PruneRequest *req)
+void engine_prune_rule(struct engine *g, const struct engine_gc_rule *r, void (*removed)(void *arg, int64_t bytes), void (*done)(void *arg),
+		       void *arg)
 {
-	if (!req->reservedspace && !req->maxusedspace && !req->minfreespace) return 0;
-	int64_t keep = req->maxusedspace;
-	if (!keep && req->minfreespace) keep = total_bytes(g);
-	return max_of(keep, req->reservedspace);
+	struct prune *p = xnew(struct prune);
+	p->engine = g;
+	p->all = r->all;
+	p->keep_ns = r->keep_duration_ns;
+	p->reserved = r->reserved_bytes;
+	p->max_used = r->max_used_bytes;
+	p->min_free = r->min_free_bytes;
+	for (const char *const *f = r->filters; f && *f; f++) strvec_add(&p->filters, *f);
+	p->gc.removed = removed;
+	p->gc.done = done;
+	p->gc.arg = arg;
+	measure_all(g, prune_run, p);
 }
 
 void engine_prune(struct engine *g, const Control__PruneRequest *req, void (*removed)(void *arg, const Control__UsageRecord *u), struct build_reply r)
@@ -266,7 +315,9 @@ void engine_prune(struct engine *g, const Control__PruneRequest *req, void (*rem
 	p->keep_ns = req->keepduration;
 	p->removed = removed;
 	p->reply = r;
-	p->keep_bytes = keep_bytes(g, req);
+	p->reserved = req->reservedspace;
+	p->max_used = req->maxusedspace;
+	p->min_free = req->minfreespace;
 	strvec_copy(&p->filters, (char *const *)req->filter, req->n_filter);
 	measure_all(g, prune_run, p);
 }

@@ -1,8 +1,9 @@
-/* Loading, defaults, checks, and what follows from the values. */
+/* Loading, the report, defaults, and what follows from the values. */
 #include "conf/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <strings.h>
 
@@ -41,75 +42,219 @@ static char *default_config_path(void)
 	return p ? p : xstrdup("/etc/buildkit/buildkitd.toml");
 }
 
+/* ---- the report ---- */
+void conf_say(struct conf_report *r, enum conf_level level, const char *file, unsigned line, unsigned column, const char *fmt,
+	      ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	_cleanup_free_ char *text = xvasprintf(fmt, ap);
+	va_end(ap);
+	struct conf_note n = {level, line, column, NULL};
+	if (!r) return;
+	n.text = !file  ? take_ptr(text)
+		 : line ? xasprintf("%s:%u:%u: %s", file, line, column, text)
+			: xasprintf("%s: %s", file, text);
+	vec_push(&r->v, n);
+}
+
+/* "a.b[0]" is held by "a.b", "registry.\"x.y\".ca" by "registry.\"x.y\"". */
+static bool cut_last(char *path)
+{
+	bool quoted = false;
+	char *cut = NULL;
+	for (char *c = path; *c; c++) {
+		if (*c == '"') quoted = !quoted;
+		if (!quoted && (*c == '.' || *c == '[')) cut = c;
+	}
+	if (cut) *cut = 0;
+	return cut != NULL;
+}
+
+void conf_say_of(const struct conf *c, struct conf_report *r, enum conf_level level, const char *path, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	_cleanup_free_ char *text = xvasprintf(fmt, ap), *at = xstrdup(path), *shown = xstrdup(path);
+	va_end(ap);
+	const struct conf_origin *o = conf_origin_get(c, at);
+	if (str_ends(shown, "]")) cut_last(shown);
+	while (!o && cut_last(at)) o = conf_origin_get(c, at);
+	if (!o)
+		conf_say(r, level, NULL, 0, 0, "%s: %s", shown, text);
+	else if (o->from == FROM_FILE)
+		conf_say(r, level, c->path, o->line, o->column, "%s: %s", shown, text);
+	else
+		conf_say(r, level, NULL, 0, 0, "%s%s: %s", o->from == FROM_FLAG ? "--" : "$", o->name, text);
+}
+
+void conf_report_fini(struct conf_report *r)
+{
+	for (size_t i = 0; i < r->v.n; i++) free(r->v.v[i].text);
+	vec_fini(&r->v);
+}
+
+size_t conf_report_count(const struct conf_report *r, enum conf_level level)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < r->v.n; i++) n += r->v.v[i].level == level;
+	return n;
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct conf_note *x = a, *y = b;
+	if (x->line != y->line) return x->line < y->line ? -1 : 1;
+	return x->column < y->column ? -1 : x->column > y->column;
+}
+
+/* ---- where values come from ---- */
+void conf_origin_set(struct conf *c, const char *path, struct conf_origin o)
+{
+	free(map_put(&c->origins, path, xmemdup(&o, sizeof o)));
+}
+
+const struct conf_origin *conf_origin_get(const struct conf *c, const char *path) { return map_get(&c->origins, path); }
+
+void conf_show_path(struct buf *b, const char *path)
+{
+	for (const char *p = path; *p;) {
+		size_t n = strcspn(p, "/");
+		bool plain = !memchr(p, '.', n);
+		buf_addf(b, plain ? "%s%.*s" : "%s\"%.*s\"", p == path ? "" : ".", (int)n, p);
+		p += n + (p[n] == '/');
+	}
+}
+
+char *conf_shown(const char *prefix, const char *path)
+{
+	struct buf b = BUF_INIT;
+	if (*prefix) buf_addf(&b, "%s.", prefix);
+	conf_show_path(&b, path);
+	return buf_take_str(&b);
+}
+
 /* ---- load ---- */
-static struct conf *conf_new(void)
+static struct conf *conf_new(const char *path)
 {
 	struct conf *c = xnew(struct conf);
+	atomic_init(&c->refs, 1);
+	c->path = xstrdup(path);
 	c->grpc.uid = c->grpc.gid = -1;
 	c->system.platforms_max_age_ns = c->system.max_registry_concurrency = INT64_MIN;
 	return c;
 }
 
-void conf_free(struct conf *c)
+struct conf *conf_ref(struct conf *c)
 {
-	if (!c) return;
+	atomic_fetch_add(&c->refs, 1);
+	return c;
+}
+
+void conf_unref(struct conf *c)
+{
+	if (!c || atomic_fetch_sub(&c->refs, 1) != 1) return;
 	conf_rows_fini(&conf_all_rows, c);
+	map_fini_free(&c->origins);
 	free(c->path);
 	free(c);
 }
 
 /* Depth costs stack in a recursive parser and destructor; a key's parts are all on one line. */
-static int check_dots(const char *text, size_t n, const char *name, struct err *e)
+static int check_dots(const char *text, size_t n, unsigned *ret_line)
 {
 	size_t dots = 0;
 	unsigned line = 1;
 	for (size_t i = 0; i < n; i++) {
 		if (text[i] == '\n') dots = 0, line++;
-		if (text[i] == '.' && ++dots > LINE_DOTS_MAX)
-			return err_set(e, CODE_INVALID_ARGUMENT, "failed to parse config: %s:%u: too many dots in one line",
-				       name, line);
+		*ret_line = line;
+		if (text[i] == '.' && ++dots > LINE_DOTS_MAX) return -1;
 	}
 	return 0;
 }
 
-int conf_parse(const char *text, size_t n, const char *name, struct conf **ret, struct strvec *warnings, struct err *e)
+static struct toml_node *read_text(const char *text, size_t n, char **msg, unsigned *line, unsigned *column)
 {
-	_cleanup_conf_ struct conf *c = conf_new();
+	*column = 1;
+	if (check_dots(text, n, line) == 0) return toml_parse_text(text, n, msg, line, column);
+	*msg = xstrdup("too many dots in one line");
+	return NULL;
+}
+
+int conf_parse(const char *text, size_t n, const char *name, struct conf **ret, struct conf_report *r)
+{
+	_cleanup_conf_ struct conf *c = conf_new(name);
 	_cleanup_free_ char *msg = NULL;
 	unsigned line = 0, column = 0;
-	struct err mine = ERR_INIT;
-	if (check_dots(text, n, name, e) < 0) return -1;
-	struct toml_node *t = toml_parse_text(text, n, &msg, &line, &column);
-	if (!t) return err_set(e, CODE_INVALID_ARGUMENT, "failed to parse config: %s:%u:%u: %s", name, line, column, msg);
-	conf_read_table(&conf_all_rows, c, t, "", name, warnings, &mine);
+	struct toml_node *t = read_text(text, n, &msg, &line, &column);
+	if (!t) {
+		conf_say(r, CONF_ERROR, name, line, column, "%s", msg);
+		return -1;
+	}
+	c->from_file = true;
+	conf_read_tree(c, t, name, r);
 	toml_free(t);
-	if (err_is_set(&mine)) {
-		err_wrap(&mine, "failed to parse config");
-		return err_move(e, &mine);
+	*ret = take_ptr(c);
+	return 0;
+}
+
+int conf_load(const char *path, struct conf **ret, struct conf_report *r)
+{
+	_cleanup_free_ char *p = path ? xstrdup(path) : default_config_path();
+	uint8_t *text = NULL;
+	size_t n = 0;
+	struct err e = ERR_INIT;
+	bool absent = access(p, F_OK) < 0 && (errno == ENOENT || errno == ENOTDIR);
+	if (absent && !path) {
+		*ret = conf_new(p);
+		return 0;
+	}
+	if (absent || path_read_file(AT_FDCWD, p, FILE_MAX_BYTES, &text, &n, &e) < 0) {
+		conf_say(r, CONF_ERROR, p, 0, 0, "%s", absent ? "the configuration file does not exist" : e.msg);
+		err_fini(&e);
+		return -1;
+	}
+	int x = conf_parse((char *)text, n, p, ret, r);
+	free(text);
+	return x;
+}
+
+static const char *first(const struct conf_report *r, enum conf_level level)
+{
+	for (size_t i = 0; i < r->v.n; i++)
+		if (r->v.v[i].level == level) return r->v.v[i].text;
+	return NULL;
+}
+
+int conf_read(const struct conf_args *a, struct conf **ret, struct conf_report *r, struct err *e)
+{
+	_cleanup_conf_ struct conf *c = NULL;
+	int x = conf_load(a->config_path, &c, r);
+	size_t in_file = conf_report_count(r, CONF_ERROR);
+	if (x == 0 && (conf_apply_flags(c, a, r, e) < 0 || conf_finish(c, r, e) < 0)) return -1;
+	if (r->v.n > 1) qsort(r->v.v, r->v.n, sizeof *r->v.v, by_place);
+	size_t errors = conf_report_count(r, CONF_ERROR), faults = c && c->strict ? conf_report_count(r, CONF_FAULT) : 0,
+	       n = errors + faults;
+	if (n) {
+		bool placed = !c || c->from_file;
+		if (!c && r->v.n && !r->v.v[0].line) placed = false;
+		const char *more = n > 1 ? "; `slipwayd check-config` tells the rest" : "";
+		return err_set(e, CODE_INVALID_ARGUMENT, "%s%s%s%s", in_file && placed ? "failed to parse config: " : "",
+			       first(r, errors ? CONF_ERROR : CONF_FAULT), errors ? "" : " (strict = true)", more);
 	}
 	*ret = take_ptr(c);
 	return 0;
 }
 
-int conf_load(const char *path, bool explicit, struct conf **ret, struct strvec *warnings, struct err *e)
+int conf_dump_json(const char *text, size_t n, const char *name, struct buf *out, struct err *e)
 {
-	_cleanup_free_ char *p = path ? xstrdup(path) : default_config_path();
-	uint8_t *text = NULL;
-	size_t n = 0;
-	struct err mine = ERR_INIT;
-	if (access(p, F_OK) < 0 && (errno == ENOENT || errno == ENOTDIR)) {
-		if (explicit && warnings) strvec_addf(warnings, "config file %s does not exist", p);
-		*ret = conf_new();
-		return 0;
-	}
-	if (path_read_file(AT_FDCWD, p, FILE_MAX_BYTES, &text, &n, &mine) < 0) {
-		err_wrap(&mine, "failed to load config from %s", p);
-		return err_move(e, &mine);
-	}
-	int r = conf_parse((char *)text, n, p, ret, warnings, e);
-	free(text);
-	if (r == 0) (*ret)->path = take_ptr(p);
-	return r;
+	_cleanup_free_ char *msg = NULL;
+	unsigned line = 0, column = 0;
+	struct toml_node *t = read_text(text, n, &msg, &line, &column);
+	if (!t) return err_set(e, CODE_INVALID_ARGUMENT, "%s:%u:%u: %s", name, line, column, msg);
+	conf_put_json(t, out);
+	toml_free(t);
+	return 0;
 }
 
 /* ---- defaults and checks ---- */
@@ -173,13 +318,6 @@ static void set_defaults(struct conf *c)
 	if (c->cdi.disabled != CONF_TRUE && strvec_find(&c->entitlements, "device") < 0) strvec_add(&c->entitlements, "device");
 }
 
-static bool one_of(const char *s, const char *const *v)
-{
-	for (; *v; v++)
-		if (strcasecmp(s, *v) == 0) return true;
-	return false;
-}
-
 static int make_root_absolute(struct conf *c, struct err *e)
 {
 	char cwd[4096];
@@ -190,39 +328,39 @@ static int make_root_absolute(struct conf *c, struct err *e)
 	return 0;
 }
 
-int conf_finish(struct conf *c, struct strvec *warnings, struct err *e)
+int conf_finish(struct conf *c, struct conf_report *r, struct err *e)
 {
-	static const char *const levels[] = {"panic", "fatal", "error", "warn", "warning", "info", "debug", "trace", NULL};
-	static const char *const formats[] = {"text", "json", NULL};
-	static const char *const modes[] = {"auto", "cni", "bridge", "host", "none", NULL};
-	static const char *const entitlements[] = {"network.host", "security.insecure", "device", NULL};
-	(void)warnings;
 	set_defaults(c);
-	if (!one_of(c->log.format, formats))
-		return err_set(e, CODE_INVALID_ARGUMENT, "unsupported log type \"%s\"", c->log.format);
-	if (!one_of(c->log.level, levels)) return err_set(e, CODE_INVALID_ARGUMENT, "unsupported log level: %s", c->log.level);
-	if (!one_of(c->oci.network_mode, modes))
-		return err_set(e, CODE_INVALID_ARGUMENT, "invalid network mode: \"%s\"", c->oci.network_mode);
-	for (size_t i = 0; i < c->entitlements.n; i++)
-		if (!one_of(c->entitlements.v[i], entitlements))
-			return err_set(e, CODE_INVALID_ARGUMENT, "invalid entitlement : %s", c->entitlements.v[i]);
-	if (c->system.max_registry_concurrency <= 0)
-		return err_set(e, CODE_INVALID_ARGUMENT,
-			       "maxRegistryConcurrency must be greater than zero; set to %lld in the configuration file",
-			       (long long)c->system.max_registry_concurrency);
-	if (c->oci.no_process_sandbox && !c->oci.rootless)
-		return err_set(e, CODE_INVALID_ARGUMENT, "can't enable NoProcessSandbox without Rootless");
-	if (!str_empty(c->grpc.tls.cert) != !str_empty(c->grpc.tls.key))
-		return err_set(e, CODE_INVALID_ARGUMENT, "you must specify key and cert file if one is specified");
+	conf_check(c, r);
 	return make_root_absolute(c, e);
 }
 
 /* ---- derived ---- */
+/* How well an entry's name fits a host: 0 not at all. Behind an own name comes the longest suffix; a port counts. */
+static size_t fits(const char *name, const char *host)
+{
+	size_t n = strlen(host), port = 0;
+	const char *colon = strrchr(host, ':');
+	if (colon && host[n - 1] != ']' && !memchr(colon, ']', strlen(colon))) port = strlen(colon);
+	if (strcasecmp(name, host) == 0) return SIZE_MAX;
+	if (strcmp(name, "*") == 0) return 1;
+	if (!str_starts(name, "*.")) return 0;
+	const char *suffix = name + 1;
+	size_t m = strlen(suffix);
+	if (n > m && strcasecmp(host + n - m, suffix) == 0) return 2 * m + 1;
+	if (port && n - port > m && strncasecmp(host + n - port - m, suffix, m) == 0) return 2 * m;
+	return 0;
+}
+
 const struct conf_registry *conf_registry_find(const struct conf *c, const char *host)
 {
-	for (size_t i = 0; i < c->registries.n; i++)
-		if (strcmp(c->registries.v[i].name, host) == 0) return &c->registries.v[i];
-	return NULL;
+	const struct conf_registry *best = NULL;
+	size_t most = 0;
+	for (size_t i = 0; i < c->registries.n; i++) {
+		size_t f = fits(c->registries.v[i].name, host);
+		if (f > most) most = f, best = &c->registries.v[i];
+	}
+	return best;
 }
 
 static int64_t space_bytes(struct conf_space s, int64_t total)

@@ -2,14 +2,17 @@
 #define CONF_CONF_H
 /* buildkitd.toml and the daemon's command line, as one struct of typed fields.
  *
- * Order of precedence: flag (or its environment variable) > file > default. Use:
- *     conf_args_parse(argv) -> args;  conf_load(args.config_path) -> conf;  conf_apply_flags(conf, args);  conf_finish(conf)
- * Keys are matched without regard to case, as BuildKit does; unknown ones are warnings that name the nearest right key;
- * values of a wrong type are errors with file:line:column. Keys and flags are tables (conf.c, flags.c): name, type,
- * default, range, help, whether it can be reloaded and whether this daemon acts on it.
- * All functions: any thread, one at a time on one conf; conf_load blocks on the disk; errors INVALID_ARGUMENT.
+ *  1. Order of precedence: flag > its environment variable > file > default.
+ *  2. Keys and flags are tables (rows.c, flags.c): name, type, default, range, help, whether a change takes effect by a
+ *     reload, whether this daemon acts on it. The reader, the checks, --effective and docs/config.md follow from the rows.
+ *  3. Keys match without regard to case. Whatever is wrong is noted with file:line:column in a report: an error (wrong type,
+ *     a certificate that is missing: nobody starts), a fault (an unknown key: refused by check-config, and by the daemon when
+ *     the file says strict = true), or a warning.
+ *  4. What conf_read answers is never changed again. It is shared by references; a reload makes another one.
+ * All functions: any thread, one at a time on one conf being made; conf_read and conf_load block on the disk.
  * Source: peer cmd/buildkitd/config, main.go, main_oci_worker.go v0.32.2; reference 05. */
 #include "base/base.h"
+#include <stdatomic.h>
 
 #define CONF_BUILDKIT_VERSION "v0.32.2" /* whose configuration and API this is */
 enum conf_tri { CONF_UNSET = 0, CONF_FALSE = 1, CONF_TRUE = 2 };
@@ -22,7 +25,7 @@ struct conf_keypair {
 /* [[registry."docker.io".mirror]]: a mirror with settings of its own. What is unset there is as [registry."<its host>"] has
  * it. Order of asking: mirrors, then these in the file's order, then the registry itself. */
 struct conf_mirror {
-	char *host, *path; /* host[:port]; path: prefix between /v2 and the repository, NULL none */
+	char *host, *path;                      /* host[:port]; path: prefix between /v2 and the repository, NULL none */
 	enum conf_tri http, insecure, fallback; /* fallback = false: when this mirror fails, no later host is asked */
 	struct strvec ca, tlsconfigdir;
 	VEC(struct conf_keypair) keypairs;
@@ -56,7 +59,11 @@ struct conf_worker { /* [worker.oci]; [worker.containerd] is read into one of it
 	char *address, *namespace_, *runtime_name, *runtime_path; /* containerd's only */
 };
 struct conf {
-	char *path;        /* the file it came from; NULL: none was there */
+	atomic_uint refs;
+	char *path;         /* the file: also when it was not there */
+	bool from_file;     /* it was there */
+	struct map origins; /* private: where values come from */
+	bool strict;
 	bool debug, trace; /* deprecated */
 	char *root;
 	struct strvec entitlements; /* "network.host", "security.insecure", "device" */
@@ -103,6 +110,7 @@ struct conf {
 struct conf_flag_value {
 	const void *row; /* private */
 	char *value;
+	bool from_env;
 };
 struct conf_args {
 	char *config_path; /* NULL: the default place */
@@ -112,6 +120,7 @@ struct conf_args {
 /* "--flag=value", "--flag value", bool flags also bare; environment variables of flags that were not given. */
 int conf_args_parse(int argc, char *const *argv, struct conf_args *ret, struct err *e);
 void conf_args_fini(struct conf_args *a);
+bool conf_takes_value(const char *word); /* "--root": the next word is its value */
 void conf_help(const char *program, struct buf *out);
 /* The rows of the command line, for the manual page and completion: false behind the last. All strings are static. */
 struct conf_flag_info {
@@ -123,28 +132,52 @@ bool conf_flag_at(size_t i, struct conf_flag_info *ret);
 /* Exactly four words, "buildkitd github.com/moby/buildkit v0.32.2 <revision>": drivers count them. */
 void conf_version(const char *program, const char *revision, struct buf *out);
 
-/* ---- file ---- */
-/* path NULL: the default place (of this user when rootless). A missing file is an empty one; when it was asked for by
- * name (explicit), with a warning. warnings: one line each, appended. conf_free what comes back. */
-int conf_load(const char *path, bool explicit, struct conf **ret, struct strvec *warnings, struct err *e);
-/* The same from text; name is used in messages. */
-int conf_parse(const char *text, size_t n, const char *name, struct conf **ret, struct strvec *warnings, struct err *e);
-int conf_apply_flags(struct conf *c, const struct conf_args *a, struct strvec *warnings, struct err *e);
-/* Fill in the defaults and check values against each other. Once, last. */
-int conf_finish(struct conf *c, struct strvec *warnings, struct err *e);
-void conf_free(struct conf *c);
-static inline void conf_freep(struct conf **c) { conf_free(*c); }
-#define _cleanup_conf_ __attribute__((cleanup(conf_freep)))
-/* The effective values as TOML-like lines "path = value" in table order; secrets are not in there. */
-void conf_dump(const struct conf *c, struct buf *out);
-/* Keys whose values differ and that cannot change without a restart: their paths are appended. */
-void conf_diff_restart(const struct conf *a, const struct conf *b, struct strvec *out);
+/* ---- what was found ---- */
+enum conf_level { CONF_WARN, CONF_FAULT, CONF_ERROR };
+struct conf_note {
+	enum conf_level level;
+	unsigned line, column;
+	char *text; /* "buildkitd.toml:3:1: ..." */
+};
+struct conf_report {
+	VEC(struct conf_note) v; /* conf_read: in the file's order */
+};
+#define _cleanup_conf_report_ __attribute__((cleanup(conf_report_fini)))
+void conf_report_fini(struct conf_report *r);
+size_t conf_report_count(const struct conf_report *r, enum conf_level level);
+
+/* ---- reading ---- */
+/* File, flags, defaults, checks. -1 with the first error in *e (and how many more there are) when the report holds one, or a
+ * fault and the file is strict. The report is filled in either case. *ret has one reference. */
+int conf_read(const struct conf_args *a, struct conf **ret, struct conf_report *r, struct err *e);
+/* The parts of it, for tests. path NULL: the default place (of this user when rootless), which may be missing; a named one
+ * may not. */
+int conf_load(const char *path, struct conf **ret, struct conf_report *r);
+int conf_parse(const char *text, size_t n, const char *name, struct conf **ret, struct conf_report *r);
+int conf_apply_flags(struct conf *c, const struct conf_args *a, struct conf_report *r, struct err *e);
+int conf_finish(struct conf *c, struct conf_report *r, struct err *e);
+struct conf *conf_ref(struct conf *c);
+void conf_unref(struct conf *c); /* NULL allowed */
+static inline void conf_unrefp(struct conf **c) { conf_unref(*c); }
+#define _cleanup_conf_ __attribute__((cleanup(conf_unrefp)))
+
+/* ---- printing ---- */
+/* Every value as "path = value  # where it came from", in the table's order. What this daemon does not act on is left out
+ * unless it is set. */
+void conf_effective(const struct conf *c, struct buf *out);
+void conf_manual(struct buf *out); /* docs/config.md */
+void conf_man(struct buf *out);    /* slipwayd.toml(5) */
+/* The TOML as toml-test's tagged JSON; -1: what is wrong in *e. */
+int conf_dump_json(const char *text, size_t n, const char *name, struct buf *out, struct err *e);
+/* Paths of keys whose values differ: those that a reload changes, those that need a restart. NULL allowed. */
+void conf_diff(const struct conf *a, const struct conf *b, struct strvec *ret_live, struct strvec *ret_restart);
+/* Files that it names and that a reload reads again: itself, certificates, keys, credentials; also folders of them. */
+void conf_files(const struct conf *c, struct strvec *ret);
 
 /* ---- derived ---- */
 bool conf_is_rootless_user(void); /* in a user namespace with $USER set and not root: paths of this user are used */
-/* The entry for a host: its own name, else the longest "*.suffix" (which matches any depth below, not suffix itself), else
- * "*". With a port in the host, names without a port match too, after those with it. NULL: none. One entry holds: entries
- * are not merged. */
+/* The entry for a host[:port]: its own name, else the longest "*.suffix" (any depth below, not suffix itself; without a port in
+ * it, it is for any port), else "*". NULL: none. One entry holds: entries are not merged. reg decides by the same rule. */
 const struct conf_registry *conf_registry_find(const struct conf *c, const char *host);
 /* The worker's policies, defaults where none are given; spaces in bytes of a file system of total_bytes (0: unknown). */
 struct conf_gc_rule {

@@ -36,7 +36,8 @@ static const struct flag flags[] = {
 	{"otel-socket-path", "otel/socketPath", KEY, 's', NULL, false, "OTEL collector trace socket path"},
 	{"cdi-disabled", "cdi/disabled", KEY, 'b', NULL, false, "disables support of the Container Device Interface (CDI)"},
 	{"cdi-spec-dir", "cdi/specDirs", KEY, 'l', NULL, false, "list of directories to scan for CDI spec files"},
-	{"idle-exit", NULL, IDLE_EXIT, 's', NULL, false, "leave when no build ran and no client was connected for this long (e.g. 60s)"},
+	{"idle-exit", NULL, IDLE_EXIT, 's', NULL, false,
+	 "leave when no build ran and no client was connected for this long (e.g. 60s)"},
 	{"save-cache-debug", NULL, SAVE_DEBUG, 'b', NULL, false, "enable saving cache debug info"},
 #define WORKER_FLAGS(w, p, key, hide)                                                                                      \
 	{p "-worker", key "/enabled", KEY, 's', NULL, hide, "enable " w " workers (true/false/auto) (default: \"auto\")"}, \
@@ -146,6 +147,13 @@ static int unknown_flag(const char *name, size_t n, struct err *e)
 	return err_set(e, CODE_INVALID_ARGUMENT, "flag provided but not defined: -%s, did you mean --%s?", given, best);
 }
 
+bool conf_takes_value(const char *word)
+{
+	const char *name = word + strspn(word, "-");
+	const struct flag *f = *word == '-' ? flag_find(name, strlen(name)) : NULL;
+	return f && f->kind != 'b';
+}
+
 void conf_args_fini(struct conf_args *a)
 {
 	for (size_t i = 0; i < a->values.n; i++) free(a->values.v[i].value);
@@ -166,7 +174,7 @@ static int take(struct conf_args *a, const struct flag *f, const char *value, st
 		free(a->config_path);
 		a->config_path = xstrdup(value);
 	}
-	struct conf_flag_value v = {f, xstrdup(value)};
+	struct conf_flag_value v = {f, xstrdup(value), false};
 	vec_push(&a->values, v);
 	return 0;
 }
@@ -205,7 +213,9 @@ int conf_args_parse(int argc, char *const *argv, struct conf_args *ret, struct e
 	int r = parse_argv(argc, argv, &a, e);
 	for (size_t i = 0; r == 0 && i < array_len(flags); i++) {
 		const char *v = flags[i].env ? getenv(flags[i].env) : NULL;
-		if (!str_empty(v) && !was_given(&a, &flags[i])) r = take(&a, &flags[i], v, e);
+		if (str_empty(v) || was_given(&a, &flags[i])) continue;
+		r = take(&a, &flags[i], v, e);
+		if (r == 0) a.values.v[a.values.n - 1].from_env = true;
 	}
 	if (r < 0) {
 		conf_args_fini(&a);
@@ -256,16 +266,28 @@ static int set_keep(struct conf_worker *w, const char *text, struct err *e)
 	return err_set(e, CODE_INVALID_ARGUMENT, "too many values for flag -oci-worker-gc-keepstorage");
 }
 
-static int apply_special(struct conf *c, const struct flag *f, const char *v, struct strvec *warnings, struct err *e)
+/* The rows that a special flag sets. */
+static void special_origin(struct conf *c, const struct flag *f)
+{
+	static const char *const keep[] = {"worker.oci.reservedSpace", "worker.oci.minFreeSpace", "worker.oci.maxUsedSpace"};
+	struct conf_origin o = {.from = FROM_FLAG, .name = f->name};
+	if (f->special == DEBUG || f->special == TRACE) conf_origin_set(c, "log.level", o);
+	if (f->special == ROOTLESS) conf_origin_set(c, "worker.oci.rootless", o);
+	if (f->special == GROUP) conf_origin_set(c, "grpc.gid", o);
+	for (size_t i = 0; f->special == KEEP && i < array_len(keep); i++) conf_origin_set(c, keep[i], o);
+}
+
+static int apply_special(struct conf *c, const struct flag *f, const char *v, struct conf_report *rep, struct err *e)
 {
 	bool b = false;
 	str_bool(v, &b);
+	special_origin(c, f);
 	switch (f->special) {
 	case DEBUG:
 		if (b) set_str(&c->log.level, "debug");
 		return 0;
 	case TRACE:
-		if (warnings) strvec_add(warnings, "--trace option is deprecated; use --log-level=trace instead");
+		conf_say(rep, CONF_WARN, NULL, 0, 0, "--trace option is deprecated; use --log-level=trace instead");
 		if (b) set_str(&c->log.level, "trace");
 		return 0;
 	case ROOTLESS: c->oci.rootless = b; return 0;
@@ -279,32 +301,45 @@ static int apply_special(struct conf *c, const struct flag *f, const char *v, st
 	}
 }
 
-/* --debug comes before --log-level, whatever their order: as the peer applies them. */
-static int apply(struct conf *c, const struct conf_args *a, bool special, struct strvec *warnings, struct err *e)
+/* A flag of a key that stands in the file replaces it. */
+static int apply_key(struct conf *c, const struct conf_flag_value *fv, bool first, struct err *e)
 {
-	const struct flag *cleared[array_len(flags)] = {0};
-	for (size_t i = 0; i < a->values.n; i++) {
-		const struct flag *f = a->values.v[i].row;
-		const char *v = a->values.v[i].value;
-		if ((f->special != KEY) != special) continue;
-		if (special) {
-			if (apply_special(c, f, v, warnings, e) < 0) return -1;
-			continue;
-		}
-		const struct conf_row *r = conf_row_find(&conf_all_rows, f->key);
-		ensure(r);
-		if (r->type == T_STRS && !cleared[f - flags]) conf_clear(c, r);
-		cleared[f - flags] = f;
-		if (conf_set_text(c, r, v, e) < 0) return err_wrap(e, "invalid value \"%s\" for flag -%s", v, f->name);
+	const struct flag *f = fv->row;
+	const struct conf_row *r = conf_row_find(&conf_all_rows, f->key);
+	ensure(r);
+	if (r->type == T_STRS && first) conf_clear(c, r);
+	if (conf_set_text(c, r, fv->value, e) < 0) return err_wrap(e, "invalid value \"%s\" for flag -%s", fv->value, f->name);
+	_cleanup_free_ char *shown = conf_shown("", r->path);
+	struct conf_origin o = {.from = fv->from_env ? FROM_ENV : FROM_FLAG, .name = fv->from_env ? f->env : f->name};
+	conf_origin_set(c, shown, o);
+	for (size_t i = 0; r->type == T_STRS; i++) { /* the file's elements are no more */
+		_cleanup_free_ char *elem = xasprintf("%s[%zu]", shown, i);
+		if (!conf_origin_get(c, elem)) break;
+		free(map_del(&c->origins, elem));
 	}
 	return 0;
 }
 
-int conf_apply_flags(struct conf *c, const struct conf_args *a, struct strvec *warnings, struct err *e)
+/* --debug comes before --log-level, whatever their order: as the peer applies them. */
+static int apply(struct conf *c, const struct conf_args *a, bool special, struct conf_report *rep, struct err *e)
+{
+	const struct flag *seen[array_len(flags)] = {0};
+	for (size_t i = 0; i < a->values.n; i++) {
+		const struct flag *f = a->values.v[i].row;
+		if ((f->special != KEY) != special) continue;
+		int r = special ? apply_special(c, f, a->values.v[i].value, rep, e)
+				: apply_key(c, &a->values.v[i], !seen[f - flags], e);
+		if (r < 0) return -1;
+		seen[f - flags] = f;
+	}
+	return 0;
+}
+
+int conf_apply_flags(struct conf *c, const struct conf_args *a, struct conf_report *r, struct err *e)
 {
 	if (conf_in_userns()) c->oci.rootless = true;
-	if (apply(c, a, true, warnings, e) < 0) return -1;
-	return apply(c, a, false, warnings, e);
+	if (apply(c, a, true, r, e) < 0) return -1;
+	return apply(c, a, false, r, e);
 }
 
 void conf_help(const char *program, struct buf *out)
@@ -331,8 +366,11 @@ void conf_help(const char *program, struct buf *out)
 bool conf_flag_at(size_t i, struct conf_flag_info *ret)
 {
 	if (i >= array_len(flags)) return false;
-	*ret = (struct conf_flag_info){
-		.name = flags[i].name, .env = flags[i].env, .help = flags[i].help, .kind = flags[i].kind, .hidden = flags[i].hidden};
+	*ret = (struct conf_flag_info){.name = flags[i].name,
+				       .env = flags[i].env,
+				       .help = flags[i].help,
+				       .kind = flags[i].kind,
+				       .hidden = flags[i].hidden};
 	return true;
 }
 

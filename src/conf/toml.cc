@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -17,6 +18,23 @@ static char *copy(std::string_view s)
 	std::memcpy(p, s.data(), s.size());
 	p[s.size()] = 0;
 	return p;
+}
+
+static const char *tag_of(const toml::node &n)
+{
+	switch (n.type()) {
+	case toml::node_type::floating_point: return "float";
+	case toml::node_type::date: return "date-local";
+	case toml::node_type::time: return "time-local";
+	case toml::node_type::date_time: return n.as_date_time()->get().offset ? "datetime" : "datetime-local";
+	default: return "string";
+	}
+}
+
+static void put_text(struct toml_node *t, std::string_view s)
+{
+	t->str = copy(s);
+	t->str_len = s.size();
 }
 
 static const char *type_name(const toml::node &n)
@@ -45,12 +63,16 @@ static struct toml_node **convert(struct toml_node **at, const toml::node &n, co
 	t->type_name = type_name(n);
 	t->line = p.line;
 	t->column = p.column;
-	if (key) t->key = copy(key->str());
+	if (key) {
+		t->key = copy(key->str());
+		t->key_len = key->str().size();
+	}
 	struct toml_node **tail = &t->kids;
 	if (auto s = n.as_string()) {
 		t->kind = TOML_STR;
-		t->str = copy(s->get());
-		if (s->get().find('\0') != std::string::npos) t->kind = TOML_OTHER, t->type_name = "a string with a NUL";
+		put_text(t, s->get());
+		if (s->get().find('\0') != std::string::npos)
+			t->kind = TOML_OTHER, t->tag = "string", t->type_name = "a string with a NUL";
 	} else if (auto i = n.as_integer()) {
 		t->kind = TOML_INT;
 		t->num = i->get();
@@ -63,6 +85,19 @@ static struct toml_node **convert(struct toml_node **at, const toml::node &n, co
 	} else if (auto tab = n.as_table()) {
 		t->kind = TOML_TABLE;
 		for (auto &&[k, v] : *tab) tail = convert(tail, v, &k, depth + 1);
+	} else {
+		std::ostringstream text;
+		text.precision(17);
+		if (auto f = n.as_floating_point())
+			text << toml::toml_formatter{*f};
+		else if (auto d = n.as_date())
+			text << d->get();
+		else if (auto d = n.as_time())
+			text << d->get();
+		else if (auto d = n.as_date_time())
+			text << d->get();
+		t->tag = tag_of(n);
+		put_text(t, text.str());
 	}
 	return &t->next;
 }

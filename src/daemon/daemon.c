@@ -1,6 +1,7 @@
 /* Wiring: what is opened, in which order, and closed in the reverse one. */
 #include "daemon/daemon.h"
 #include "daemon/memory.h"
+#include "daemon/reload.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -135,12 +136,6 @@ static int open_runtime(struct daemon *d, struct err *e)
 		.cni_pool_size = (unsigned)c->oci.cni_pool_size,
 		.bridge_name = non_empty(c->oci.bridge_name),
 		.bridge_subnet = non_empty(c->oci.bridge_subnet),
-		.dns_nameservers = c->dns.nameservers.v,
-		.n_dns_nameservers = c->dns.nameservers.n,
-		.dns_options = c->dns.options.v,
-		.n_dns_options = c->dns.options.n,
-		.dns_search = c->dns.search_domains.v,
-		.n_dns_search = c->dns.search_domains.n,
 		.rootless = c->oci.rootless,
 		.no_process_sandbox = c->oci.no_process_sandbox,
 		.apparmor = non_empty(c->oci.apparmor),
@@ -170,13 +165,11 @@ static struct wire_conn *serve_frontend(void *arg, struct bridge *b, int rfd, in
 	return serve_bridge(d->serve, b, rfd, wfd, closed, closed_arg, e);
 }
 
-static bool entitled(const struct conf *c, const char *name) { return strvec_find(&c->entitlements, name) >= 0; }
-
 static int open_stores(struct daemon *d, struct err *e)
 {
 	_cleanup_free_ char *db_path = xasprintf("%s/db.sqlite", d->dir);
 	struct snap_opts so = {.dir = d->dir, .mode = non_empty(d->conf->oci.snapshotter)};
-	if (str_eq(so.mode, "auto")) so.mode = NULL;
+	if (!str_eq(so.mode, "native") && !str_eq(so.mode, "overlayfs")) so.mode = NULL; /* conf has refused what does not exist */
 	if (lock_root(d, e) < 0 || clean_exec(d, e) < 0 || db_open(d->loop, db_path, &d->db, e) < 0 || load_worker_id(d, e) < 0 ||
 	    blob_store_open(d->dir, &d->blobs, e) < 0 || snap_store_open(d->loop, d->db, &so, &d->snaps, e) < 0)
 		return -1;
@@ -204,9 +197,6 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	d->env.blobs = d->blobs;
 	d->env.run = d->run;
 	d->env.sessions = d->sessions;
-	d->env.reg_config = daemon_registries(conf);
-	reg_pools_configure(&d->pools, (size_t)max_of(conf->system.max_registry_concurrency, (int64_t)0), d->env.reg_config);
-	reg_client_set_limit(d->env.reg, (size_t)max_of(conf->system.max_registry_concurrency, (int64_t)0));
 	d->env.reg_pools = &d->pools;
 	d->env.dir = d->dir;
 	d->env.db = d->db;
@@ -226,19 +216,13 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 		.n_platforms = d->platforms.v[0].n,
 		.look_for_platforms = daemon_platforms_look,
 		.platforms_arg = d,
-		.allow_network_host = entitled(conf, "network.host"),
-		.allow_insecure = entitled(conf, "security.insecure"),
-		.allow_devices = entitled(conf, "device"),
-		.history_max_age_ns = conf->history.max_age_ns,
-		.history_max_entries = conf->history.max_entries,
-		.gateway_allowed = &conf->frontend.gateway_allowed,
 		.serve_bridge = serve_frontend,
 		.serve_arg = d,
 	};
 	d->engine = engine_new(&ec);
 	d->serve = serve_new(d->engine, d->sessions, d->blobs);
 	loop_timer_start(d->loop, &d->trim, TRIM_FIRST_MS, TRIM_EVERY_MS, trim, d);
-	return 0;
+	return daemon_settings(d, e);
 }
 
 /* ---- --idle-exit: an embedded daemon leaves when nobody needs it ---- */

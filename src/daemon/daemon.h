@@ -6,7 +6,7 @@
 #include "serve/serve.h"
 
 struct daemon {
-	struct conf *conf;
+	struct conf *conf; /* the one that holds now: a reload swaps it, so nobody keeps pointers into it */
 	struct loop *loop;
 	char *dir; /* <root>/slipway */
 	int lock_fd;

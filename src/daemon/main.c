@@ -1,5 +1,7 @@
 /* slipwayd, also called buildkitd: command line, configuration, signals. */
+#include "daemon/check_config.h"
 #include "daemon/daemon.h"
+#include "daemon/reload.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -32,28 +34,24 @@ static void on_stop(void *arg, int signum)
 	if (!engine_running(d->engine)) all_ended(d);
 }
 
+/* The warnings come when the level and the form of the log are known; the error is printed by main. */
 static int load_conf(const struct conf_args *args, struct conf **ret, struct err *e)
 {
-	_cleanup_strvec_ struct strvec warnings = {0};
-	_cleanup_conf_ struct conf *c = NULL;
-	if (conf_load(args->config_path, args->config_path != NULL, &c, &warnings, e) < 0 || conf_apply_flags(c, args, &warnings, e) < 0 ||
-	    conf_finish(c, &warnings, e) < 0)
-		return -1;
-	enum log_level level = c->trace ? LOG_TRACE : c->debug ? LOG_DEBUG : LOG_INFO;
-	if (c->log.level) log_level_parse(c->log.level, &level);
-	log_setup(level, str_eq(c->log.format, "json"));
-	for (size_t i = 0; i < warnings.n; i++) log_warn("%s", warnings.v[i]);
-	*ret = take_ptr(c);
+	_cleanup_conf_report_ struct conf_report report = {0};
+	if (conf_read(args, ret, &report, e) < 0) return -1;
+	daemon_log_setup(*ret);
+	for (size_t i = 0; i < report.v.n; i++) log_warn("%s", report.v.v[i].text);
 	return 0;
 }
 
-static int serve_until_stopped(struct conf *conf, struct err *e)
+static int serve_until_stopped(struct conf *conf, const struct conf_args *args, struct err *e)
 {
 	struct daemon d = {.lock_fd = -1};
 	int r = -1;
 	if (daemon_open(&d, conf, e) >= 0 && daemon_listen(&d, e) >= 0) {
 		loop_on_signal(d.loop, SIGTERM, on_stop, &d);
 		loop_on_signal(d.loop, SIGINT, on_stop, &d);
+		reload_start(&d, args);
 		loop_run(d.loop);
 		r = 0;
 	}
@@ -78,6 +76,7 @@ int main(int argc, char **argv)
 	const char *program = path_base(argv[0]);
 	signal(SIGPIPE, SIG_IGN);
 	raise_file_limit();
+	if (argc > 1 && strcmp(argv[1], "check-config") == 0) return check_config(argc - 1, argv + 1);
 	int r = conf_args_parse(argc, argv, &args, &e);
 	if (r >= 0 && (args.help || args.version)) {
 		if (args.help)
@@ -90,8 +89,8 @@ int main(int argc, char **argv)
 	}
 	struct conf *conf = NULL;
 	if (r >= 0) r = load_conf(&args, &conf, &e);
+	if (r >= 0) r = serve_until_stopped(conf, &args, &e);
 	conf_args_fini(&args);
-	if (r >= 0) r = serve_until_stopped(conf, &e);
 	if (r < 0) fprintf(stderr, "%s: %s\n", program, e.msg);
 	err_fini(&e);
 	return r < 0;

@@ -173,7 +173,10 @@ static int start_run(struct exec_op *x, struct err *e)
 	for (size_t i = 0; i < meta->n_extrahosts; i++) hosts[i] = (struct run_host){meta->extrahosts[i]->host, meta->extrahosts[i]->ip};
 	for (size_t i = 0; i < meta->n_ulimit; i++)
 		limits[i] = (struct run_ulimit){meta->ulimit[i]->name, meta->ulimit[i]->soft, meta->ulimit[i]->hard};
+	const char *sessions[OPS_SESSIONS_MAX];
+	size_t n_sessions = ops_sessions(x->node, x->o.env, sessions, OPS_SESSIONS_MAX);
 	struct run_spec spec = RUN_SPEC_INIT;
+	spec.dns = ops_settings(x->o.env, sessions, n_sessions).dns;
 	spec.rootfs = ops_mounts_rootfs(x->mounts);
 	spec.rootfs_readonly = ops_mounts_root_readonly(x->mounts);
 	spec.args = args.v;

@@ -282,7 +282,7 @@ struct ops_fill *ops_fill(struct ops_env *env, const struct ops_fill_req *req)
 	f->status = req->status;
 	f->done = req->done;
 	f->arg = req->arg;
-	f->config = reg_config_ref(env->reg_config);
+	f->config = reg_config_ref(ops_settings(env, req->sessions, req->n_sessions).registries);
 	ops_auth_init(&f->auth, env, req->sessions, req->n_sessions);
 	f->layers = xcalloc(total, sizeof *f->layers);
 	for (size_t i = 0; i < req->n && !err_is_set(&f->error); i++) {

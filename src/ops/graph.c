@@ -124,3 +124,9 @@ size_t ops_sessions(struct solve_node *n, struct ops_env *env, const char **ret,
 	solve_node_each_build(n, collect, &c);
 	return c.n;
 }
+
+struct ops_settings ops_settings(const struct ops_env *env, const char *const *sessions, size_t n)
+{
+	const struct ops_settings *own = env->build_settings ? env->build_settings(env->settings_arg, sessions, n) : NULL;
+	return own ? *own : (struct ops_settings){.registries = env->reg_config};
+}

@@ -410,7 +410,7 @@ struct ops_http_get *ops_http_get(struct ops_env *env, const struct ops_http_req
 		loop_post(env->loop, end, g);
 		return g;
 	}
-	g->config = reg_config_ref(env->reg_config);
+	g->config = reg_config_ref(ops_settings(env, req->sessions, req->n_sessions).registries);
 	reg_io_init(&g->io, env->reg, g->config);
 	g->io.cancelled = &g->job.cancelled;
 	g->io_ready = true;

@@ -63,7 +63,7 @@ static void get_start(struct loop_slot *s)
 static int want_registry(struct ops_blob_get *g, const struct ops_blob_req *req)
 {
 	if (spec_ref_parse(req->ref, &g->ref, &g->error) < 0) return -1;
-	g->config = reg_config_ref(g->env->reg_config);
+	g->config = reg_config_ref(ops_settings(g->env, (const char *const *)req->ids->v, req->ids->n).registries);
 	reg_io_init(&g->io, g->env->reg, g->config);
 	ops_auth_init(&g->auth, g->env, (const char *const *)req->ids->v, req->ids->n);
 	g->io.cancelled = &g->job.cancelled;

@@ -86,7 +86,7 @@ struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_
 		loop_post(env->loop, refused, g);
 		return g;
 	}
-	g->config = reg_config_ref(env->reg_config);
+	g->config = reg_config_ref(ops_settings(env, req->sessions, req->n_sessions).registries);
 	reg_io_init(&g->io, env->reg, g->config);
 	ops_auth_init(&g->auth, env, req->sessions, req->n_sessions);
 	g->io.cancelled = &g->job.cancelled;

@@ -25,6 +25,12 @@ struct ops_nested;
 /* build_ended: nothing is known, the build that was asked has ended. */
 typedef void ops_nested_fn(void *arg, struct snap *result /* borrowed */, bool build_ended, const struct err *e);
 
+/* What a build keeps of the configuration that held when it started. */
+struct ops_settings {
+	struct reg_config *registries; /* NULL: none */
+	struct run_dns *dns;           /* NULL: the host's */
+};
+
 /* What every operation uses; made once by the daemon, outlives all. */
 struct ops_env {
 	struct loop *loop;
@@ -34,7 +40,10 @@ struct ops_env {
 	struct run_engine *run;
 	struct sess_manager *sessions;
 	struct reg_client *reg;
-	struct reg_config *reg_config; /* replaced on reload: take a reference */
+	struct reg_config *reg_config; /* for builds that start now; what a build uses: ops_settings */
+	/* What the running build of one of these sessions started with. Borrowed; NULL: there is none. Set by engine_new. */
+	const struct ops_settings *(*build_settings)(void *arg, const char *const *sessions, size_t n);
+	void *settings_arg;
 	struct reg_pools *reg_pools;
 	const char *dir; /* <root>/slipway */
 	struct db *db;
@@ -50,6 +59,10 @@ struct ops_env {
 	struct map auth_ids; /* private to auth.c: whose credentials a session has */
 	struct map turns; /* private to remote.c; empty when nothing runs */
 };
+
+/* Those of the build of these sessions, else (an empty dns: the run engine's own) those that hold now. Borrowed: reference what
+ * you keep. */
+struct ops_settings ops_settings(const struct ops_env *env, const char *const *sessions, size_t n);
 
 /* ---- graphs ---- */
 struct ops_graph {

@@ -21,7 +21,7 @@ static int write_file(const char *dir, const char *name, const void *p, size_t n
 static int write_network_files(const struct box *b, bool host_net, struct err *e)
 {
 	_cleanup_free_ char *host_text = dns_host_text(host_net), *resolv = NULL, *hosts = NULL;
-	resolv = dns_resolv_conf(host_text, &b->facts->dns, host_net);
+	resolv = dns_resolv_conf(host_text, b->spec->dns, host_net);
 	if (dns_hosts_file(b->spec->hostname, b->spec->extra_hosts, b->spec->n_extra_hosts, &hosts, e) < 0) return -1;
 	if (write_file(b->bundle, "resolv.conf", resolv, strlen(resolv), 0644, e) < 0) return -1;
 	return write_file(b->bundle, "hosts", hosts, strlen(hosts), 0644, e);

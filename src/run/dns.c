@@ -100,7 +100,9 @@ static void replace(struct strvec *dst, const struct strvec *conf, const char *b
 char *dns_resolv_conf(char *host_text, const struct run_dns *conf, bool host_net)
 {
 	_cleanup_(resolv_fini) struct resolv r = {0};
+	static const struct run_dns none = {0};
 	struct buf out = BUF_INIT;
+	if (!conf) conf = &none;
 	resolv_parse(&r, host_text);
 	replace(&r.servers, &conf->servers, NULL);
 	replace(&r.search, &conf->search, ".");
@@ -118,6 +120,40 @@ char *dns_resolv_conf(char *host_text, const struct run_dns *conf, bool host_net
 	put_line(&out, "options", &r.options);
 	for (size_t i = 0; i < r.other.n; i++) buf_addf(&out, "%s\n", r.other.v[i]);
 	return out.p ? buf_take_str(&out) : xstrdup("");
+}
+
+int run_dns_new(char *const *nameservers, size_t n_nameservers, char *const *options, size_t n_options, char *const *search,
+		size_t n_search, struct run_dns **ret, struct err *e)
+{
+	char addr[ADDR_STR];
+	struct run_dns *d = xnew(struct run_dns);
+	atomic_init(&d->refs, 1);
+	for (size_t i = 0; i < n_nameservers; i++) {
+		if (!dns_addr_canonical(nameservers[i], addr)) {
+			run_dns_unref(d);
+			return err_set(e, CODE_INVALID_ARGUMENT, "bad nameserver address %s", nameservers[i]);
+		}
+		strvec_add(&d->servers, addr);
+	}
+	strvec_copy(&d->options, options, n_options);
+	strvec_copy(&d->search, search, n_search);
+	*ret = d;
+	return 0;
+}
+
+struct run_dns *run_dns_ref(struct run_dns *d)
+{
+	if (d) atomic_fetch_add(&d->refs, 1);
+	return d;
+}
+
+void run_dns_unref(struct run_dns *d)
+{
+	if (!d || atomic_fetch_sub(&d->refs, 1) != 1) return;
+	strvec_fini(&d->servers);
+	strvec_fini(&d->options);
+	strvec_fini(&d->search);
+	free(d);
 }
 
 /* Is systemd-resolved's stub the only server? */

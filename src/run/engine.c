@@ -82,19 +82,9 @@ static bool in_userns(void)
 
 static bool kernel_has_seccomp(void) { return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL, 0, 0) < 0 && errno == EFAULT; }
 
-static void set_dns(struct strvec *dst, char *const *v, size_t n) { strvec_copy(dst, v, n); }
-
 static int set_facts(struct run_facts *f, const struct run_engine_conf *c, struct err *e)
 {
 	_cleanup_strvec_ struct strvec caps = {0};
-	char addr[ADDR_STR];
-	for (size_t i = 0; i < c->n_dns_nameservers; i++) {
-		if (!dns_addr_canonical(c->dns_nameservers[i], addr))
-			return err_set(e, CODE_INVALID_ARGUMENT, "bad nameserver address %s", c->dns_nameservers[i]);
-		strvec_add(&f->dns.servers, addr);
-	}
-	set_dns(&f->dns.options, c->dns_options, c->n_dns_options);
-	set_dns(&f->dns.search, c->dns_search, c->n_dns_search);
 	oci_default_caps(&caps);
 	if (kernel_has_seccomp()) f->seccomp = seccomp_default(&caps);
 	current_caps(&f->all_caps);
@@ -154,9 +144,6 @@ static void facts_fini(struct run_facts *f)
 	free(f->apparmor);
 	free(f->trace_socket);
 	strvec_fini(&f->all_caps);
-	strvec_fini(&f->dns.servers);
-	strvec_fini(&f->dns.options);
-	strvec_fini(&f->dns.search);
 }
 
 /* ---- the pool of namespaces ---- */
@@ -281,6 +268,7 @@ int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct r
 	struct run_engine_conf c = *conf;
 	g->loop = l;
 	g->pool_size = c.cni_pool_size;
+	g->dns = run_dns_ref(c.dns);
 	list_init(&g->idle_ns);
 	list_init(&g->waiting);
 	g->read_buf = xmalloc(READ_BYTES);
@@ -318,11 +306,19 @@ void run_engine_close(struct run_engine *g)
 		cni_detach(g->facts.cni, ns);
 	}
 	facts_fini(&g->facts);
+	run_dns_unref(g->dns);
 	err_fini(&g->probe_err);
 	free(g->wanted_runtime);
 	free(g->state_dir);
 	free(g->read_buf);
 	free(g);
+}
+
+void run_engine_set_dns(struct run_engine *g, struct run_dns *dns)
+{
+	run_dns_ref(dns);
+	run_dns_unref(g->dns);
+	g->dns = dns;
 }
 
 const char *run_engine_runtime(const struct run_engine *g) { return g->facts.runtime; }

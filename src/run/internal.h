@@ -11,6 +11,7 @@ enum { ADDR_STR = 80, RUN_ID_MAX = 128 };
 
 /* ---- facts: set once by run_engine_open, then read by any thread ---- */
 struct run_dns {
+	atomic_uint refs;
 	struct strvec servers, options, search;
 };
 struct cni;
@@ -24,7 +25,6 @@ struct run_facts {
 	bool cgroup2, cgroup_ns, userns, rootless, no_process_sandbox;
 	bool net_none;                                 /* network mode "none" */
 	char *cgroup_parent, *apparmor, *trace_socket; /* NULL: none */
-	struct run_dns dns;
 	struct cni *cni; /* NULL: the host's network */
 };
 
@@ -149,6 +149,7 @@ enum { READ_BYTES = 64 * 1024 };
 struct run_engine {
 	struct loop *loop;
 	struct run_facts facts;
+	struct run_dns *dns; /* of containers that start now; NULL: the host's */
 	struct list idle_ns; /* struct net_ns, oldest first */
 	size_t n_ns, pool_size;
 	struct loop_timer ns_timer;

@@ -124,6 +124,7 @@ static void run_free(struct run *r)
 	free(r->box.bundle);
 	free(r->box.cgroup_wrapper);
 	free(r->box.pid_file);
+	run_dns_unref(r->spec.dns);
 	strvec_fini(&r->box.stubs);
 	err_fini(&r->box.err);
 	free(r->xbox.process_file);
@@ -464,6 +465,7 @@ int run_start(struct run_engine *g, const struct run_spec *spec, const struct ru
 	struct run *r = new_run(g, ops, user);
 	snprintf(r->id, sizeof r->id, "%s", spec->id ? spec->id : id);
 	copy_spec(r->arena, &r->spec, spec);
+	r->spec.dns = run_dns_ref(spec->dns ? spec->dns : g->dns);
 	r->box = (struct box){.job = {.work = box_prepare, .done = prepared},
 			      .owner = r,
 			      .facts = &g->facts,

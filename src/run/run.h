@@ -26,20 +26,26 @@ struct run_engine_conf {
 	unsigned cni_pool_size;      /* namespaces kept ready, 0: none */
 	const char *bridge_name;     /* NULL: buildkit0 */
 	const char *bridge_subnet;   /* NULL: 10.10.0.0/16 */
-	char *const *dns_nameservers, *const *dns_options, *const *dns_search; /* NULL: from the host's resolv.conf */
-	size_t n_dns_nameservers, n_dns_options, n_dns_search;
+	struct run_dns *dns;       /* a reference is taken; NULL: the host's resolv.conf */
 	bool rootless;             /* no cgroups, bind /sys */
 	bool no_process_sandbox;   /* share the daemon's pid namespace (rootless in an unprivileged container) */
 	const char *apparmor;      /* profile; NULL: none */
 	const char *cgroup_parent; /* defaultCgroupParent; NULL: none */
 	const char *trace_socket;  /* bound at /dev/otel-grpc.sock when it exists; NULL: none */
 };
+/* [dns]: immutable, shared by references. Any thread. INVALID_ARGUMENT for what is no address. */
+struct run_dns;
+int run_dns_new(char *const *nameservers, size_t n_nameservers, char *const *options, size_t n_options, char *const *search,
+		size_t n_search, struct run_dns **ret, struct err *e);
+struct run_dns *run_dns_ref(struct run_dns *d);
+void run_dns_unref(struct run_dns *d); /* NULL allowed */
 struct run_engine;
 /* Call it at start, before loop_run; blocks where a CNI network has to be set up. conf is copied. A job then cleans up what a
  * killed daemon left and starts a trivial container with each candidate runtime; runs wait for it, and when no runtime works
  * they fail with FAILED_PRECONDITION and each one's reason. */
 int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct run_engine **ret, struct err *e);
 void run_engine_close(struct run_engine *g);                /* no run may be under way; blocks on CNI DEL of the pool */
+void run_engine_set_dns(struct run_engine *g, struct run_dns *dns); /* of runs that start from now on; takes a reference; NULL: the host's */
 const char *run_engine_runtime(const struct run_engine *g); /* path of the runtime in use; NULL: not known yet */
 const char *run_engine_network(const struct run_engine *g); /* worker label value: "host" or "cni" */
 bool run_engine_cgroup2(const struct run_engine *g);
@@ -95,6 +101,7 @@ struct run_spec {           /* plain values, copied by run_start */
 	const struct run_device *devices;
 	size_t n_devices;
 	const char *cgroup_parent; /* NULL: the engine's */
+	struct run_dns *dns;       /* NULL: the engine's */
 	struct run_resources res;
 	/* Descriptors to use instead of callbacks and run_write_stdin; -1 (RUN_SPEC_INIT) for the callbacks. Borrowed
 	 * until started() or exited(); not with tty. */

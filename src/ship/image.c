@@ -304,7 +304,7 @@ static void push(struct ship_run *r)
 	}
 	struct spec_ref first;
 	spec_ref_parse(r->image.names.v[0], &first, NULL);
-	r->reg_config = r->opts.insecure ? reg_config_new_insecure(first.domain) : reg_config_ref(env->reg_config);
+	r->reg_config = r->opts.insecure ? reg_config_new_insecure(first.domain) : reg_config_ref(ops_settings(env, r->session_ids, r->n_sessions).registries);
 	spec_ref_fini(&first);
 	struct ship_desc root = image_job_root(&r->image);
 	struct ship_push_req req = {.env = env, .config = r->reg_config, .sessions = r->session_ids, .n_sessions = r->n_sessions,

@@ -132,6 +132,7 @@ struct ssl_ctx_st *tls_server_ctx(const struct wire_tls *t, struct err *e);
 void *tls_server_ssl(struct ssl_ctx_st *ctx);
 void *tls_client_ssl(const struct wire_tls *t, const char *host, struct err *e); /* reads files: blocks shortly */
 void tls_ctx_free(struct ssl_ctx_st *ctx);
+void tls_ctx_ref(struct ssl_ctx_st *ctx);
 void tls_ssl_free(void *ssl); /* NULL allowed */
 int tls_error(struct err *e, const void *ssl, const char *what);
 

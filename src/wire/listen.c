@@ -303,6 +303,27 @@ int wire_listen(struct loop *l, const char *addr, const struct wire_listen_opts 
 	return 0;
 }
 
+int wire_tls_read(const struct wire_tls *tls, struct ssl_ctx_st **ret, struct err *e)
+{
+	struct ssl_ctx_st *ctx = tls_server_ctx(tls, e);
+	if (!ctx) return -1;
+	*ret = ctx;
+	return 0;
+}
+
+void wire_tls_free(struct ssl_ctx_st *tls)
+{
+	if (tls) tls_ctx_free(tls);
+}
+
+void wire_listener_set_tls(struct wire_listener *s, struct ssl_ctx_st *tls)
+{
+	if (str_starts(s->addr, "unix://")) return;
+	if (tls) tls_ctx_ref(tls);
+	if (s->ctx) tls_ctx_free(s->ctx);
+	s->ctx = tls;
+}
+
 const char *wire_listener_addr(const struct wire_listener *s) { return s->addr; }
 
 void wire_listener_close(struct wire_listener *s)

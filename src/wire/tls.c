@@ -81,6 +81,7 @@ void *tls_server_ssl(SSL_CTX *ctx)
 
 void tls_ssl_free(void *ssl) { SSL_free(ssl); }
 void tls_ctx_free(SSL_CTX *ctx) { SSL_CTX_free(ctx); }
+void tls_ctx_ref(SSL_CTX *ctx) { SSL_CTX_up_ref(ctx); }
 
 static void expect_host(SSL *ssl, const char *host)
 {

@@ -157,6 +157,12 @@ struct wire_listener;
 /* addr: unix:///path (a socket that is there is replaced: the caller holds the lock), tcp://host:port (port 0: any),
  * fd:// or that with a star (all that systemd passed), fd://N (descriptor N). Blocks shortly (bind, name, key files). */
 int wire_listen(struct loop *l, const char *addr, const struct wire_listen_opts *o, struct wire_listener **ret, struct err *e);
+/* Other certificates for the connections that come from now on: read first (-1: nothing is changed), then put into use, which
+ * cannot fail. tls NULL: none, plain TCP. A unix socket's listener has no TLS and ignores it. wire_tls_read blocks shortly. */
+struct ssl_ctx_st;
+int wire_tls_read(const struct wire_tls *tls, struct ssl_ctx_st **ret, struct err *e);
+void wire_tls_free(struct ssl_ctx_st *tls); /* NULL allowed */
+void wire_listener_set_tls(struct wire_listener *s, struct ssl_ctx_st *tls); /* takes a reference of its own */
 const char *wire_listener_addr(const struct wire_listener *s); /* with the port that was chosen */
 void wire_listener_close(struct wire_listener *s); /* connections stay; removes the unix socket's file. NULL allowed */
 

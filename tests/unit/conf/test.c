@@ -1,26 +1,41 @@
 #include "conf/internal.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <cmocka.h>
 
-static struct conf *parse(const char *text, struct strvec *w)
+static struct conf *parse(const char *text, struct conf_report *r)
 {
 	struct conf *c = NULL;
-	struct err e = ERR_INIT;
-	if (conf_parse(text, strlen(text), "f.toml", &c, w, &e) < 0) fail_msg("%s", e.msg);
+	_cleanup_conf_report_ struct conf_report mine = {0};
+	if (!r) r = &mine;
+	if (conf_parse(text, strlen(text), "f.toml", &c, r) < 0 || conf_report_count(r, CONF_ERROR))
+		fail_msg("%s", r->v.v[0].text);
 	return c;
 }
 
-static void expect_error(const char *text, const char *part)
+/* Some note of that level holds the part. */
+static void expect(const struct conf_report *r, enum conf_level level, const char *part)
+{
+	for (size_t i = 0; i < r->v.n; i++)
+		if (r->v.v[i].level == level && strstr(r->v.v[i].text, part)) return;
+	for (size_t i = 0; i < r->v.n; i++) print_error("%d %s\n", r->v.v[i].level, r->v.v[i].text);
+	fail_msg("\"%s\" is not said", part);
+}
+
+static void expect_note(enum conf_level level, const char *text, const char *part)
 {
 	struct conf *c = NULL;
-	struct err e = ERR_INIT;
-	assert_int_equal(conf_parse(text, strlen(text), "f.toml", &c, NULL, &e), -1);
-	if (!strstr(e.msg, part)) fail_msg("\"%s\" is not in \"%s\"", part, e.msg);
-	err_fini(&e);
+	_cleanup_conf_report_ struct conf_report r = {0};
+	conf_parse(text, strlen(text), "f.toml", &c, &r);
+	if (c) conf_finish(c, &r, NULL);
+	expect(&r, level, part);
+	conf_unref(c);
 }
+
+static void expect_error(const char *text, const char *part) { expect_note(CONF_ERROR, text, part); }
 
 /* The shape buildx writes, with every section. */
 static const char full[] =
@@ -40,12 +55,14 @@ static const char full[] =
 
 static void test_full(void **st)
 {
-	_cleanup_strvec_ struct strvec w = {0};
+	_cleanup_conf_report_ struct conf_report w = {0};
 	_cleanup_conf_ struct conf *c = parse(full, &w);
 	struct err e = ERR_INIT;
+	assert_int_equal(w.v.n, 2); /* debug, keepBytes */
+	expect(&w, CONF_WARN, "f.toml:1:1: 'debug' configuration option is deprecated, use log.level = \"debug\" instead");
+	expect(&w, CONF_WARN,
+	       "f.toml:30:1: 'worker.oci.gcpolicy[1].keepBytes' configuration option is deprecated, use reservedSpace");
 	if (conf_finish(c, &w, &e) < 0) fail_msg("%s", e.msg);
-	assert_int_equal(w.n, 2); /* debug, keepBytes */
-	assert_string_equal(w.v[0], "'debug' configuration option is deprecated, use log.level = \"debug\" instead");
 	assert_string_equal(c->root, "/r");
 	assert_string_equal(c->log.level, "debug");
 	assert_int_equal(c->grpc.address.n, 2);
@@ -70,23 +87,36 @@ static void test_full(void **st)
 	assert_true(c->system.platforms_max_age_ns == -1000000000);
 	assert_int_equal(c->system.max_registry_concurrency, 7);
 	_cleanup_buf_ struct buf out = BUF_INIT;
-	conf_dump(c, &out);
-	assert_non_null(strstr(buf_str(&out), "registry.\"docker.io\".mirrors = [\"m:5000\"]\n"));
-	assert_non_null(strstr(buf_str(&out), "worker.oci.gcpolicy[1].all = true\n"));
-	_cleanup_conf_ struct conf *c2 = parse("root='/r'\n", NULL);
-	_cleanup_strvec_ struct strvec diff = {0};
-	conf_diff_restart(c2, c2, &diff);
-	assert_int_equal(diff.n, 0);
+	conf_effective(c, &out);
+	assert_non_null(strstr(buf_str(&out), "registry.\"docker.io\".mirrors = [\"m:5000\"]  # f.toml:40\n"));
+	assert_non_null(strstr(buf_str(&out), "worker.oci.gcpolicy[1].all = true  # f.toml:28\n"));
+	assert_non_null(strstr(buf_str(&out), "log.level = \"debug\"  # f.toml:1\n"));
+	assert_non_null(strstr(buf_str(&out), "worker.oci.cniPoolSize = 0  # default\n"));
+}
+
+static void test_diff(void **st)
+{
+	_cleanup_conf_ struct conf *a = parse("root='/r'\n[log]\nlevel='info'\n", NULL),
+				   *b = parse("root='/s'\n[log]\nlevel='debug'\n", NULL);
+	_cleanup_strvec_ struct strvec live = {0}, restart = {0}, none = {0};
+	conf_diff(a, a, &none, &none);
+	assert_int_equal(none.n, 0);
+	conf_diff(a, b, &live, &restart);
+	assert_int_equal(live.n, 1);
+	assert_string_equal(live.v[0], "log.level");
+	assert_int_equal(restart.n, 1);
+	assert_string_equal(restart.v[0], "root");
 }
 
 static void test_errors(void **st)
 {
 	expect_error("[worker.oci]\nmax-parallelism = \"4\"\n",
 		     "f.toml:2:1: worker.oci.max-parallelism: expected an integer, found a string");
-	expect_error("a = \n", "failed to parse config: f.toml:1:");
+	expect_error("a = \n", "f.toml:1:");
 	expect_error("worker = 1\n", "worker: expected a table, found an integer");
 	expect_error("[registry.\"x\"]\nmirrors = [1]\n", "registry.\"x\".mirrors");
-	expect_error("[worker.oci]\ncniPoolSize = -1\n", "out of range");
+	expect_note(CONF_FAULT, "[worker.oci]\ncniPoolSize = -1\n",
+		    "f.toml:2:1: worker.oci.cniPoolSize: -1 is out of range (0 to 1024), 0 is used");
 	expect_error("[worker.oci]\nreservedSpace = \"ten\"\n", "found \"ten\"");
 	expect_error("[[registry]]\n", "registry: expected a table of tables");
 	_cleanup_buf_ struct buf deep = BUF_INIT;
@@ -98,14 +128,73 @@ static void test_errors(void **st)
 	expect_error(buf_str(&deep), "too many dots");
 }
 
-static void test_unknown(void **st)
+static void test_kindly(void **st)
 {
-	_cleanup_strvec_ struct strvec w = {0};
+	static const struct {
+		const char *text, *part;
+	} cases[] = {
+		{"roots='x'\n", "f.toml:1:1: unknown key roots is ignored, did you mean root?"},
+		{"[worker.oci]\nmax_parallelism=3\n",
+		 "f.toml:2:1: unknown key worker.oci.max_parallelism is ignored, did you mean max-parallelism?"},
+		{"[worker.oci]\n max-paralelism=3\n",
+		 ":2:2: unknown key worker.oci.max-paralelism is ignored, did you mean max-parallelism?"},
+		{"max-parallelism=3\n", "unknown key max-parallelism is ignored, it belongs to [worker.oci]"},
+		{"[log]\ndebug=true\n", "it belongs to the top level: before the first [section]"},
+		{"[workers.oci]\nmax-parallelism=3\n", "unknown section workers is ignored, did you mean worker?"},
+		{"[registry.\"a\"]\nmirror_s=['x']\n", "unknown key registry.\"a\".mirror_s is ignored, did you mean mirrors?"},
+		{"[ghacache.sign]\ncmd=''\n", "the section is [cache.gha]"},
+		{"[registry.docker.io]\nmirrors=['x']\n", "write [registry.\"docker.io\"]"},
+		{"[registry.\"docker.io\"]\nmirrors=['https://m.corp/x']\n",
+		 "f.toml:2:10: registry.\"docker.io\".mirrors: the scheme of https://m.corp/x is dropped: write \"m.corp/x\""},
+		{"[registry.\"docker.io\"]\nmirrors=['http://m:5000']\n", "http = true in [registry.\"m:5000\"]"},
+		{"[registry.\"https://r.corp\"]\nhttp=false\n", "write [registry.\"r.corp\"]"},
+		{"[registry.\"index.docker.io\"]\nmirrors=['x']\n", "write [registry.\"docker.io\"]"},
+		{"[registry.\"a*b\"]\nhttp=true\n", "matches no registry"},
+		{"root='/a'\nRoot='/b'\n", "is set twice"},
+		{"[log]\nlevels='x'\n[log.level2]\n", "unknown section log.level2"},
+	};
+	for (size_t i = 0; i < array_len(cases); i++) expect_note(CONF_FAULT, cases[i].text, cases[i].part);
+	expect_note(CONF_WARN, "proxyNetwork=true\n", "f.toml:1:1: proxyNetwork is not built yet and has no effect");
+	expect_note(CONF_WARN, "[worker.oci]\ncniConfigPath='/nonexistent/x'\n",
+		    "f.toml:2:1: worker.oci.cniConfigPath: /nonexistent/x: No such file");
+	expect_note(CONF_WARN, "[registry.\"a\"]\ntlsconfigdir=['/nonexistent/x']\n", "f.toml:2:15:");
+	expect_note(CONF_ERROR, "[registry.\"a\"]\nca=['/nonexistent/x']\n",
+		    "f.toml:2:5: registry.\"a\".ca: certificate /nonexistent/x: No such file");
+	expect_note(CONF_ERROR, "[grpc.tls]\ncert='/c'\n", "you must specify key and cert");
+	expect_note(CONF_ERROR, "[log]\nlevel='loud'\n", "f.toml:2:1: log.level: unsupported log level: loud");
+	expect_note(CONF_ERROR, "[[registry.\"a\".mirror]]\npath='x'\n", "registry.\"a\".mirror: host is missing");
+	_cleanup_conf_report_ struct conf_report quiet = {0};
 	_cleanup_conf_ struct conf *c =
-		parse("roots='x'\n[worker.oci]\nmax_parallelism=3\n[nonsense.thing]\na=1\n[ghacache]\nb=1\n", &w);
-	assert_int_equal(w.n, 4);
-	assert_string_equal(w.v[2], "f.toml:1:1: unknown key roots is ignored, did you mean root?"); /* in the map's order */
-	assert_non_null(c);
+		parse("proxyNetwork=false\n[worker.oci]\nselinux=false\n[worker.containerd]\nenabled=true\n", &quiet);
+	assert_int_equal(quiet.v.n, 0);
+}
+
+static void test_hosts(void **st)
+{
+	_cleanup_conf_ struct conf *c =
+		parse("[registry.\"*\"]\nhttp=true\n[registry.\"*.corp\"]\nhttp=true\n[registry.\"*.eu.corp\"]\nhttp=true\n"
+		      "[registry.\"*.corp:5000\"]\nhttp=true\n[registry.\"a.eu.corp\"]\nhttp=true\n",
+		      NULL);
+	static const char *const cases[][2] = {
+		{"docker.io", "*"},
+		{"x.corp", "*.corp"},
+		{"corp", "*"},
+		{"x.eu.corp", "*.eu.corp"},
+		{"a.eu.corp", "a.eu.corp"},
+		{"x.corp:5000", "*.corp:5000"},
+		{"x.corp:1", "*.corp"},
+		{"X.EU.corp:5000", "*.corp:5000"},
+		{"X.EU.corp:1", "*.eu.corp"},
+	};
+	for (size_t i = 0; i < array_len(cases); i++)
+		assert_string_equal(conf_registry_find(c, cases[i][0])->name, cases[i][1]);
+}
+
+static int finish(struct conf *c, struct err *e)
+{
+	_cleanup_conf_report_ struct conf_report r = {0};
+	if (conf_finish(c, &r, e) < 0) return -1;
+	return conf_report_count(&r, CONF_ERROR) ? err_set(e, CODE_INVALID_ARGUMENT, "%s", r.v.v[0].text) : 0;
 }
 
 static struct conf *with_flags(char **argv, int n, struct err *e)
@@ -114,8 +203,8 @@ static struct conf *with_flags(char **argv, int n, struct err *e)
 	struct conf *c = parse(
 		"root='/file'\ninsecure-entitlements=['network.host']\n[grpc]\naddress=['unix:///a']\n[log]\nlevel='warn'\n",
 		NULL);
-	if (conf_args_parse(n, argv, &a, e) < 0 || conf_apply_flags(c, &a, NULL, e) < 0 || conf_finish(c, NULL, e) < 0) {
-		conf_free(c);
+	if (conf_args_parse(n, argv, &a, e) < 0 || conf_apply_flags(c, &a, NULL, e) < 0 || finish(c, e) < 0) {
+		conf_unref(c);
 		c = NULL;
 	}
 	conf_args_fini(&a);
@@ -158,7 +247,7 @@ static void test_bad_flags(void **st)
 	{
 		FLAGS("--allow-insecure-entitlement", "network.host,device");
 		assert_null(c);
-		assert_string_equal(e.msg, "invalid entitlement : network.host,device");
+		assert_string_equal(e.msg, "--allow-insecure-entitlement: invalid entitlement : network.host,device");
 		err_fini(&e);
 	}
 	{
@@ -195,19 +284,51 @@ static void test_rows(void **st)
 
 static void test_missing_file(void **st)
 {
-	_cleanup_strvec_ struct strvec w = {0};
+	_cleanup_conf_report_ struct conf_report r = {0};
 	struct conf *c = NULL;
-	assert_int_equal(conf_load("/nonexistent/x.toml", true, &c, &w, NULL), 0);
-	assert_int_equal(w.n, 1);
-	conf_free(c);
+	assert_int_equal(conf_load("/nonexistent/x.toml", &c, &r), -1);
+	expect(&r, CONF_ERROR, "/nonexistent/x.toml: the configuration file does not exist");
+}
+
+static void test_json(void **st)
+{
+	static const char text[] = "a = 1\n[b]\nc = [1.5, inf, -nan, 'x\\u0001', 2026-01-02T03:04:05.25Z, 2026-01-02, "
+				   "03:04:05]\n\"d\\u0000\" = \"\\u0000\"\n";
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct err e = ERR_INIT;
+	if (conf_dump_json(text, sizeof text - 1, "f", &b, &e) < 0) fail_msg("%s", e.msg);
+	assert_non_null(strstr(buf_str(&b), "\"a\":{\"type\":\"integer\",\"value\":\"1\"}"));
+	assert_non_null(strstr(buf_str(&b), "{\"type\":\"float\",\"value\":\"1.5\"},{\"type\":\"float\",\"value\":\"inf\"}"));
+	assert_non_null(strstr(buf_str(&b), "{\"type\":\"datetime\",\"value\":\"2026-01-02T03:04:05.25Z\"}"));
+	assert_non_null(strstr(buf_str(&b), "\"d\\u0000\":{\"type\":\"string\",\"value\":\"\\u0000\"}"));
+}
+
+/* docs/config.md is what the table says. */
+static void test_manual(void **st)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	uint8_t *text = NULL;
+	size_t n = 0;
+	conf_manual(&b);
+	assert_int_equal(path_read_file(AT_FDCWD, CONFIG_MD, 1 << 20, &text, &n, NULL), 0);
+	if (n != b.n || memcmp(text, b.p, n) != 0)
+		fail_msg("docs/config.md differs from src/conf/rows.c: run tools/make-config-doc");
+	free(text);
+	for (size_t i = 0; i < conf_all_rows.n; i++) { /* every key is in it */
+		const char *name = strrchr(conf_all_rows.rows[i].path, '/');
+		_cleanup_free_ char *cell = xasprintf("| `%s` |", name ? name + 1 : conf_all_rows.rows[i].path);
+		if (!strstr(buf_str(&b), cell) && conf_all_rows.rows[i].type != T_NAMED)
+			fail_msg("%s is not in the manual", cell);
+	}
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_full),  cmocka_unit_test(test_errors),       cmocka_unit_test(test_unknown),
-		cmocka_unit_test(test_flags), cmocka_unit_test(test_bad_flags),    cmocka_unit_test(test_gc),
-		cmocka_unit_test(test_rows),  cmocka_unit_test(test_missing_file),
+		cmocka_unit_test(test_full),         cmocka_unit_test(test_errors), cmocka_unit_test(test_kindly),
+		cmocka_unit_test(test_hosts),        cmocka_unit_test(test_diff),   cmocka_unit_test(test_flags),
+		cmocka_unit_test(test_bad_flags),    cmocka_unit_test(test_gc),     cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_missing_file), cmocka_unit_test(test_json),   cmocka_unit_test(test_manual),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
