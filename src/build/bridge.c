@@ -312,7 +312,12 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 	struct result_ref x = {NULL, has_def ? ref_new(b->build, req->definition) : NULL};
 	prov_scope_ref(b->scope, x.ref);
 	vec_push(&s->result.refs, x);
-	solve_have_result(s);
+	struct err e = ERR_INIT;
+	if (x.ref && ref_rules(x.ref, req->sourcepolicies, req->n_sourcepolicies, &e) < 0)
+		solve_failed(s, &e);
+	else
+		solve_have_result(s);
+	err_fini(&e);
 }
 
 /* ---- Evaluate, Return, Inputs, Warn ---- */

@@ -3,6 +3,7 @@
 #include "build/bridge.h"
 #include "build/platforms.h"
 #include "build/provenance.h"
+#include "policy/policy.h"
 
 #include <string.h>
 
@@ -330,6 +331,7 @@ static int check(struct engine *g, const Control__SolveRequest *req, struct err 
 	if (check_version(req->compatibilityversion, e) < 0 || check_entitlements(g->policy, req, e) < 0) return -1;
 	if (req->definition && req->definition->n_def && *req->frontend)
 		return err_set(e, CODE_UNKNOWN, "cannot solve with both Definition and Frontend specified");
+	if (req->sourcepolicy && policy_validate(req->sourcepolicy, e) < 0) return -1;
 	return ship_check(req, e) < 0 || attest_check(req, e) < 0 ? -1 : 0;
 }
 

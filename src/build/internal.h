@@ -25,6 +25,10 @@ struct ref {
 	unsigned refs;
 	struct solve_node **nodes;  /* one a node of the graph */
 	struct prov_scope *scope;   /* that it was made in; NULL: none */
+	struct source_rules *rules; /* that came with it; NULL: none */
+	struct ref_check *checks;   /* of its sources, while they are under way */
+	size_t n_checks, checks_left;
+	bool loading, checks_starting, sources_changed;
 };
 struct ref *ref_new(struct build *b, const Pb__Definition *def /* NULL: scratch */);
 struct ref *ref_hold(struct ref *r);
@@ -32,8 +36,8 @@ void ref_drop(struct ref *r);
 /* Evaluate: fn is called once, later. Loading errors come by it too. */
 void ref_eval(struct ref *r, void (*fn)(void *arg, struct snap *result, const struct err *e), void *arg);
 void ref_eval_forget(struct ref *r, void *arg); /* waits with this arg are not called any more */
-/* Load without evaluating: for Evaluate-time errors. */
-int ref_load(struct ref *r, struct err *e);
+/* Rules for its sources beside the build's own, copied and checked; before it is evaluated. */
+int ref_rules(struct ref *r, Policy__Policy *const *v, size_t n, struct err *e);
 
 /* What a frontend returned: references by platform, or one; metadata. */
 struct result_ref {
@@ -86,6 +90,9 @@ struct bridge {
 	struct map results; /* id -> struct snap * (held): what failed steps left, see solve_error.c */
 	struct list streams; /* struct exec_stream */
 };
+struct source_rules;
+/* What a source means, for a policy session: as bridge_resolve_source_meta, but without that session, and nothing is noted as used. */
+void bridge_resolve_for_policy(struct bridge *b, const Gateway__ResolveSourceMetaRequest *req, struct build_reply r);
 struct bridge *build_bridge_new(struct build *b);
 void build_bridge_free(struct bridge *b); /* calls under way are answered CANCELLED */
 struct ref *bridge_add(struct bridge *b, struct ref *r /* held by the bridge from here on */);

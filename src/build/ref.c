@@ -1,5 +1,6 @@
 /* Lazy references: loaded into the solver when somebody needs the result, then held as long as a frontend or the build may
  * name them. */
+#include "build/source_policy.h"
 #include "build/provenance.h"
 
 #include <stdio.h>
@@ -26,10 +27,15 @@ struct ref *ref_hold(struct ref *r)
 	return r;
 }
 
+static void checks_cancel(struct ref *r);
+
 void ref_drop(struct ref *r)
 {
 	if (!r || --r->refs) return;
 	solve_waiter_free(r->waiter);
+	checks_cancel(r);
+	if (r->rules) source_rules_fini(r->rules);
+	free(r->rules);
 	ops_graph_unref(r->graph);
 	err_fini(&r->error);
 	vec_fini(&r->waits);
@@ -97,32 +103,91 @@ static int add_nodes(struct ref *r, struct err *e)
 	return rc;
 }
 
-int ref_load(struct ref *r, struct err *e)
+static int decode(struct ref *r, struct err *e)
 {
-	if (r->node || r->scratch) return 0;
-	if (r->failed) {
-		err_copy(e, &r->error);
-		return -1;
-	}
 	struct arena *a = arena_new(0);
 	struct llb_graph *g = NULL;
 	struct llb_load opt = {.default_platform = &r->build->engine->conf.platforms[0], .proxy_network = r->build->pb->proxynetwork};
 	const Pb__Definition *def = wire_unpack_as(Pb__Definition, pb__definition, r->def, r->def_len, a, e);
 	if (!def || llb_graph_load(def, a, &opt, &g, e) < 0) {
 		arena_free(a);
-		goto failed;
+		return -1;
 	}
 	r->graph = ops_graph_new(g);
-	if (!g->n_nodes) {
-		r->scratch = true;
-		return 0;
-	}
-	vec_push(&r->build->graphs, ops_graph_ref(r->graph));
-	if (add_nodes(r, e) >= 0) return 0;
-failed:
+	r->scratch = !g->n_nodes;
+	return 0;
+}
+
+static void load_failed(struct ref *r, const struct err *e)
+{
 	r->failed = true;
-	if (e) err_copy(&r->error, e);
-	return -1;
+	err_copy(&r->error, e);
+}
+
+static void loaded(struct ref *r);
+
+/* ---- sources held against policies: all at once ---- */
+
+struct ref_check {
+	struct ref *ref;
+	struct source_ask *ask;
+};
+
+static void checks_cancel(struct ref *r)
+{
+	for (size_t i = 0; i < r->n_checks; i++)
+		if (r->checks[i].ask) source_ask_cancel(r->checks[i].ask);
+	free(r->checks);
+	r->checks = NULL;
+	r->n_checks = r->checks_left = 0;
+}
+
+static void checks_ended(struct ref *r)
+{
+	struct err e = ERR_INIT;
+	checks_cancel(r);
+	if (!r->failed && r->sources_changed && llb_graph_redigest(r->graph->graph, &e) < 0) load_failed(r, &e);
+	err_fini(&e);
+	loaded(r);
+}
+
+static void checked(void *arg, bool changed, const struct err *e)
+{
+	struct ref_check *c = arg;
+	struct ref *r = c->ref;
+	c->ask = NULL;
+	r->sources_changed |= changed;
+	if (e && !r->failed) {
+		load_failed(r, e);
+		err_wrap(&r->error, "error evaluating the source policy");
+		err_wrap(&r->error, "failed to load LLB");
+	}
+	if (--r->checks_left == 0 || (r->failed && !r->checks_starting)) checks_ended(r);
+}
+
+static void check_sources(struct ref *r)
+{
+	struct llb_graph *g = r->graph->graph;
+	r->checks = xcalloc(g->n_nodes, sizeof *r->checks);
+	r->checks_starting = true;
+	r->checks_left = 1; /* ours, so that it does not end within the loop */
+	for (size_t i = 0; i < g->n_nodes && !r->failed; i++) {
+		Pb__Op *op = g->nodes[i].op;
+		if (op->op_case != PB__OP__OP_SOURCE) continue;
+		struct ref_check *c = &r->checks[r->n_checks++];
+		c->ref = r;
+		r->checks_left++;
+		c->ask = source_ask_start(r->build, r->rules, op->source, op->platform, g->arena, true, checked, c);
+	}
+	r->checks_starting = false;
+	if (--r->checks_left == 0 || r->failed) checks_ended(r);
+}
+
+int ref_rules(struct ref *r, Policy__Policy *const *v, size_t n, struct err *e)
+{
+	if (!n) return 0;
+	r->rules = xnew(struct source_rules);
+	return source_rules_copy(r->rules, v, n, e);
 }
 
 /* ---- evaluating ---- */
@@ -159,22 +224,42 @@ static void evaluated(void *arg, struct snap *result, const struct err *e)
 	tell_soon(r);
 }
 
-void ref_eval(struct ref *r, void (*fn)(void *arg, struct snap *result, const struct err *e), void *arg)
+/* The graph is as it counts: into the solver with it. */
+static void loaded(struct ref *r)
 {
-	vec_push(&r->waits, ((struct ref_wait){fn, arg}));
-	if (r->done || r->failed) {
-		tell_soon(r);
-		return;
-	}
-	if (r->waiter) return;
 	struct err e = ERR_INIT;
-	if (ref_load(r, &e) < 0 || r->scratch) {
-		r->done = r->scratch;
-		err_fini(&e);
+	if (!r->failed && !r->scratch) {
+		vec_push(&r->build->graphs, ops_graph_ref(r->graph));
+		if (add_nodes(r, &e) < 0) load_failed(r, &e);
+	}
+	err_fini(&e);
+	if (r->failed || r->scratch) {
+		r->done = !r->failed;
 		tell_soon(r);
 		return;
 	}
 	r->waiter = solve_want(r->build->solve, r->node, r->output, evaluated, r);
+}
+
+static void load(struct ref *r)
+{
+	struct err e = ERR_INIT;
+	r->loading = true;
+	if (!r->scratch && decode(r, &e) < 0) load_failed(r, &e);
+	err_fini(&e);
+	if (!r->failed && !r->scratch && source_policy_wanted(r->build, r->rules))
+		check_sources(r);
+	else
+		loaded(r);
+}
+
+void ref_eval(struct ref *r, void (*fn)(void *arg, struct snap *result, const struct err *e), void *arg)
+{
+	vec_push(&r->waits, ((struct ref_wait){fn, arg}));
+	if (r->done || r->failed)
+		tell_soon(r);
+	else if (!r->loading)
+		load(r);
 }
 
 void ref_eval_forget(struct ref *r, void *arg)

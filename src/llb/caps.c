@@ -92,7 +92,7 @@ const struct llb_cap llb_caps[] = {
 	{"source.local.unique", true, false},
 	{"source.ocilayout", true, false},
 	{"source.policy", true, false},
-	{"source.policy.session", false, false},
+	{"source.policy.session", true, false},
 	{NULL, false, false},
 };
 
@@ -122,7 +122,7 @@ const struct llb_cap llb_gateway_caps[] = {
 	{"solve.inlinereturn", true, true},
 	{"source.metaresolver", true, false},
 	{"source.metaresolver.http.checksumrequest", true, false},
-	{"source.metaresolver.image.attestations", false, false},
+	{"source.metaresolver.image.attestations", true, false},
 	{"statfile", true, false},
 	{NULL, false, false},
 };

@@ -41,6 +41,7 @@ static void finish(struct ops_image_get *g)
 	ops_image_fini(&g->image);
 	spec_ref_fini(&g->req.ref);
 	spec_platform_fini(&g->req.platform);
+	strvec_fini(&g->req.predicates);
 	err_fini(&g->error);
 	free(g);
 }
@@ -94,6 +95,8 @@ struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_
 	g->req.blobs = env->blobs;
 	g->req.io = &g->io;
 	g->req.no_config = req->no_config;
+	g->req.chain = req->chain;
+	strvec_copy(&g->req.predicates, (char *const *)req->predicates, req->n_predicates);
 	g->job.work = work;
 	g->job.done = job_done;
 	g->slot.granted = granted;

@@ -24,7 +24,7 @@ static json_t *parse(const void *p, size_t n, const char *what, struct err *e)
 }
 
 /* A manifest or index by descriptor: from our blobs, else from the registry, then kept. */
-static int read_manifest(const struct image_job_req *r, const struct reg_desc *d, struct buf *body, struct err *e)
+int image_job_read(const struct image_job_req *r, const struct reg_desc *d, struct buf *body, struct err *e)
 {
 	if (blob_has(r->blobs, d->digest)) {
 		uint8_t *p;
@@ -36,13 +36,13 @@ static int read_manifest(const struct image_job_req *r, const struct reg_desc *d
 	}
 	if (r->source) {
 		if (blob_ensure(r->blobs, r->source, d->digest, d->size, e) < 0) return -1;
-		return read_manifest(r, d, body, e);
+		return image_job_read(r, d, body, e);
 	}
 	if (!body->n && reg_fetch_manifest(r->io, &r->ref, d, body, NULL, e) < 0) return -1;
 	return blob_put(r->blobs, body->p, body->n, NULL, e);
 }
 
-static int desc_of(const json_t *j, struct reg_desc *ret, struct err *e)
+int image_job_desc(const json_t *j, struct reg_desc *ret, struct err *e)
 {
 	json_int_t size = json_integer_value(json_object_get(j, "size"));
 	const char *digest = str_of(j, "digest");
@@ -52,13 +52,21 @@ static int desc_of(const json_t *j, struct reg_desc *ret, struct err *e)
 	return 0;
 }
 
+void image_job_annotations(const json_t *desc, struct strvec *ret)
+{
+	const char *k;
+	json_t *v;
+	json_object_foreach(json_object_get(desc, "annotations"), k, v)
+		if (json_is_string(v)) strvec_addf(ret, "%s=%s", k, json_string_value(v));
+}
+
 static void platform_of(const json_t *j, struct spec_platform *ret)
 {
 	spec_platform_init(ret, str_of(j, "os"), str_of(j, "architecture"), str_of(j, "variant"), str_of(j, "os.version"));
 	spec_platform_normalize(ret);
 }
 
-static int choose(const struct image_job_req *r, const json_t *manifests, struct reg_desc *ret, struct err *e)
+ptrdiff_t image_job_choose(const struct image_job_req *r, const json_t *manifests, struct err *e)
 {
 	size_t n = min_of(json_array_size(manifests), (size_t)LAYERS_MAX), c = 0;
 	struct spec_platform *have = xcalloc(n, sizeof *have);
@@ -75,12 +83,8 @@ static int choose(const struct image_job_req *r, const json_t *manifests, struct
 		index[c++] = i;
 	}
 	ptrdiff_t best = spec_platform_choose(&r->platform, have, c);
-	int rc = -1;
-	if (best < 0) {
-		err_set(e, CODE_NOT_FOUND, "no match for platform in manifest: not found");
-	} else {
-		rc = desc_of(json_array_get(manifests, index[best]), ret, e);
-	}
+	ptrdiff_t rc = best < 0 ? -1 : (ptrdiff_t)index[best];
+	if (best < 0) err_set(e, CODE_NOT_FOUND, "no match for platform in manifest: not found");
 	for (size_t i = 0; i < c; i++) spec_platform_fini(&have[i]);
 	free(have);
 	free(index);
@@ -98,17 +102,15 @@ static int add_layers(const json_t *layers, const json_t *diff_ids, struct ops_i
 		struct ops_layer *l = &ret->layers[i];
 		struct reg_desc d;
 		const json_t *j = json_array_get(layers, i);
-		const char *diff_id = json_string_value(json_array_get(diff_ids, i)), *k;
-		json_t *v;
-		if (desc_of(j, &d, e) < 0) return -1;
+		const char *diff_id = json_string_value(json_array_get(diff_ids, i));
+		if (image_job_desc(j, &d, e) < 0) return -1;
 		ret->n_layers = i + 1;
 		l->digest = d.digest;
 		l->media_type = d.media_type;
 		l->size = d.size;
 		if (!digest_valid(diff_id)) return err_set(e, CODE_INVALID_ARGUMENT, "the image config has no valid diff ID for layer %zu", i);
 		l->diff_id = xstrdup(diff_id);
-		json_object_foreach(json_object_get(j, "annotations"), k, v)
-			if (json_is_string(v)) strvec_addf(&l->annotations, "%s=%s", k, json_string_value(v));
+		image_job_annotations(j, &l->annotations);
 	}
 	return 0;
 }
@@ -117,7 +119,7 @@ static int read_config(const struct image_job_req *r, const json_t *manifest, st
 {
 	_cleanup_reg_desc_ struct reg_desc d = {0};
 	_cleanup_buf_ struct buf body = BUF_MAX(CONFIG_MAX);
-	if (desc_of(json_object_get(manifest, "config"), &d, e) < 0) return -1;
+	if (image_job_desc(json_object_get(manifest, "config"), &d, e) < 0) return -1;
 	if (blob_has(r->blobs, d.digest)) {
 		uint8_t *p;
 		size_t n;
@@ -153,10 +155,11 @@ int image_job_fetch(const struct image_job_req *r, struct ops_image *ret, struct
 	else if (reg_resolve(r->io, &r->ref, &top, &body, e) < 0)
 		return -1;
 	ret->top_digest = xstrdup(top.digest);
+	if (r->chain && !r->source && image_job_chain(r, &top, &body, &ret->chain, e) < 0) return -1;
 	if (r->no_config) return 0;
 	const struct reg_desc *d = &top;
 	for (int depth = 0; depth < 4; depth++) {
-		if (read_manifest(r, d, &body, e) < 0) return -1;
+		if (image_job_read(r, d, &body, e) < 0) return -1;
 		_cleanup_json_ json_t *j = parse(body.p, body.n, "the manifest", e);
 		if (!j) return -1;
 		const json_t *manifests = json_object_get(j, "manifests");
@@ -166,7 +169,8 @@ int image_job_fetch(const struct image_job_req *r, struct ops_image *ret, struct
 			return read_config(r, j, ret, e);
 		}
 		struct reg_desc next = {0};
-		if (choose(r, manifests, &next, e) < 0) return -1;
+		ptrdiff_t best = image_job_choose(r, manifests, e);
+		if (best < 0 || image_job_desc(json_array_get(manifests, (size_t)best), &next, e) < 0) return -1;
 		reg_desc_fini(&chosen);
 		chosen = next;
 		d = &chosen;
@@ -190,5 +194,6 @@ void ops_image_fini(struct ops_image *m)
 		strvec_fini(&m->layers[i].annotations);
 	}
 	free(m->layers);
+	ops_chain_free(m->chain);
 	*m = (struct ops_image){0};
 }

@@ -96,7 +96,23 @@ struct ops_layer {
 	int64_t size;
 	struct strvec annotations; /* "k=v" */
 };
+/* What vouches for an image: documents that its index names, with their bytes. Source: moby/policy-helpers image/resolve.go. */
+struct ops_chain_blob {
+	char *digest, *media_type;
+	int64_t size;
+	struct strvec annotations; /* "k=v" */
+	uint8_t *data;
+	size_t len;
+};
+struct ops_chain {
+	char *root, *image_manifest;
+	char *attestation_manifest; /* NULL: none */
+	struct strvec signatures;   /* digests of manifests */
+	VEC(struct ops_chain_blob) blobs;
+};
+void ops_chain_free(struct ops_chain *c); /* NULL allowed */
 struct ops_image {
+	struct ops_chain *chain; /* when it was asked for and the name means an OCI index */
 	char *ref;             /* normalised, without digest unless it was asked by digest */
 	char *repo;            /* "docker.io/library/alpine" */
 	char *top_digest;      /* what the name means: index or manifest */
@@ -114,6 +130,9 @@ struct ops_image_req {
 	const struct spec_platform *platform;
 	enum llb_resolve_mode mode;
 	bool no_config;               /* manifest and config are not needed: only the digest */
+	bool chain;                   /* with what vouches for it; from a registry only */
+	const char *const *predicates; /* and the attestations of these predicate types; copied */
+	size_t n_predicates;
 	const char *const *sessions;  /* copied */
 	size_t n_sessions;
 	const char *oci_store, *oci_session; /* oci-layout: from the client's store; NULL: registry */

@@ -169,6 +169,8 @@ int reg_fetch_blob(struct reg_io *io, const struct spec_ref *ref, const struct r
 /* A small blob (an image config) as bytes: fetch_blob into ret, at most max_bytes. */
 int reg_fetch_bytes(struct reg_io *io, const struct spec_ref *ref, const struct reg_desc *d, size_t max_bytes, struct buf *ret,
 		    struct err *e);
+/* The index of what refers to manifest `digest` (signatures, ...) in ref's repository: 1, 0 there is none, -1. Appended. */
+int reg_fetch_referrers(struct reg_io *io, const struct spec_ref *ref, const char *digest, struct buf *ret, struct err *e);
 
 /* ---- push (to the origin only). Job, block ---- */
 enum reg_pushed { REG_PUSHED, REG_EXISTED, REG_MOUNTED };
