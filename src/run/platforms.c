@@ -4,11 +4,11 @@
  * binfmt_misc may not be mounted where we live (a container of dockerd's has none): then a mount of our own, attached to no
  * path, shows the same rules. It needs CAP_SYS_ADMIN; without, only the usual place is looked at. Nothing is ever registered
  * here. */
-#define _GNU_SOURCE
 #include "run/platforms.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
@@ -148,7 +148,7 @@ static void add(struct run_platforms *p, const char *arch)
 
 static void add_variants(struct run_platforms *p)
 {
-#if defined __x86_64__
+#if defined __x86_64__ && (!defined __clang__ || __clang_major__ >= 18) /* older ones do not know these names */
 	if (__builtin_cpu_supports("x86-64-v2")) add(p, "amd64/v2");
 	if (__builtin_cpu_supports("x86-64-v3")) add(p, "amd64/v3");
 	if (__builtin_cpu_supports("x86-64-v4")) add(p, "amd64/v4");
