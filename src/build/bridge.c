@@ -2,6 +2,7 @@
 #include "build/container.h"
 #include "build/platforms.h"
 #include "build/provenance.h"
+#include "build/share.h"
 
 #include <string.h>
 
@@ -309,6 +310,7 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 		build_bridge_free(inputs);
 		return;
 	}
+	share_import_gateway(b->build, req->cacheimports, req->n_cacheimports);
 	struct result_ref x = {NULL, has_def ? ref_new(b->build, req->definition) : NULL};
 	prov_scope_ref(b->scope, x.ref);
 	vec_push(&s->result.refs, x);

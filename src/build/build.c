@@ -3,6 +3,7 @@
 #include "build/bridge.h"
 #include "build/platforms.h"
 #include "build/provenance.h"
+#include "build/share.h"
 #include "policy/policy.h"
 
 #include <string.h>
@@ -59,6 +60,7 @@ static void let_go(struct build *b)
 	b->bridge = NULL;
 	result_fini(&b->result);
 	build_nested_end(b);
+	share_end(b);
 	solve_build_free(b->solve);
 	b->solve = NULL;
 	ops_memo_fini(&b->memo);
@@ -332,7 +334,7 @@ static int check(struct engine *g, const Control__SolveRequest *req, struct err 
 	if (req->definition && req->definition->n_def && *req->frontend)
 		return err_set(e, CODE_UNKNOWN, "cannot solve with both Definition and Frontend specified");
 	if (req->sourcepolicy && policy_validate(req->sourcepolicy, e) < 0) return -1;
-	return ship_check(req, e) < 0 || attest_check(req, e) < 0 ? -1 : 0;
+	return ship_check(req, e) < 0 || share_check(req, e) < 0 || attest_check(req, e) < 0 ? -1 : 0;
 }
 
 /* A copy of the request that lives as long as the build. */
@@ -357,6 +359,7 @@ static struct build *build_new(struct engine *g, const Control__SolveRequest *re
 	for (size_t i = 0; i < req->n_frontendattrs; i++) strvec_addf(&b->attrs, "%s=%s", req->frontendattrs[i]->key, req->frontendattrs[i]->value);
 	list_init(&b->readers);
 	list_init(&b->nested);
+	list_init(&b->shares);
 	list_add_tail(&g->builds, &b->all);
 	static const struct solve_build_ops ops = {.event = on_event};
 	b->solve = solve_build_new(g->conf.env->solver, &ops, b);
@@ -369,6 +372,7 @@ static void start(void *arg)
 	if (b->replied) return;
 	if (b->pb->definition && b->pb->definition->n_def) {
 		struct result res = {0};
+		share_import_request(b);
 		struct result_ref x = {NULL, ref_new(b, b->pb->definition)};
 		prov_scope_ref(b->prov, x.ref);
 		vec_push(&res.refs, x);

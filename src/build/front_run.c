@@ -3,6 +3,8 @@
  * gateway.v0 is a container: gateway_front.c. */
 #include "build/gateway_front.h"
 #include "build/provenance.h"
+#include "build/share.h"
+#include "ship/ship.h"
 #include "front/front.h"
 
 #include <stdio.h>
@@ -294,6 +296,13 @@ static void take_attestations(struct front_run *f, const struct front_ref *r, st
 static void take_result(struct front_run *f)
 {
 	struct result res = {.is_map = f->result.multi_platform};
+	for (size_t i = 0; i < f->result.n_cache_imports; i++) {
+		const struct front_cache_import *c = &f->result.cache_imports[i];
+		struct ship_kv *kv = xcalloc(c->n_attrs, sizeof *kv);
+		for (size_t k = 0; k < c->n_attrs; k++) kv[k] = (struct ship_kv){c->attrs[k].key, (const char *)c->attrs[k].value};
+		share_import(f->build, c->type, kv, c->n_attrs);
+		free(kv);
+	}
 	for (size_t i = 0; i < f->result.n_refs; i++) {
 		const struct front_ref *r = &f->result.refs[i];
 		struct result_ref x = {f->result.multi_platform ? xstrdup(r->id) : NULL, r->def && r->def->n_def ? ref_new(f->build, r->def) : NULL};

@@ -124,6 +124,7 @@ struct build {
 	struct prov_scope *prov; /* root scope; NULL once all is let go */
 	struct list nested; /* struct ops_nested: graphs that its steps brought */
 	struct ship_run_all *ship;
+	struct list shares; /* caches that it imports: share.c */
 	size_t evaluating;
 	struct ops_memo memo; /* what its sources resolved to */
 	struct err error; /* how it ended */

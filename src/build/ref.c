@@ -88,6 +88,7 @@ static int add_nodes(struct ref *r, struct err *e)
 			v.group_name = n->meta->progress_group->name;
 			v.group_weak = n->meta->progress_group->weak;
 		}
+		if (n->meta && n->meta->export_cache) v.no_export = !n->meta->export_cache->value;
 		if (rc == 0) rc = ops_vertex(env, r->graph, i, &v, e);
 		if (rc == 0) nodes[i] = solve_add(b->solve, &v);
 		free(v.inputs);

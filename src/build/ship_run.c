@@ -1,6 +1,7 @@
 /* The exporters of a build, one after the other, each in a vertex of its own; what they answer is merged. */
 #include "build/platforms.h"
 #include "build/provenance.h"
+#include "build/share.h"
 #include "ship/ship.h"
 
 #include <stdio.h>
@@ -10,6 +11,7 @@ struct ship_run_all {
 	struct build *build;
 	size_t at;
 	struct ship_run *current;
+	struct share_exports *shares;
 	struct build_vertex *vertex;
 	struct strvec response;
 	bool cancelled;
@@ -161,6 +163,8 @@ static void start(struct ship_run_all *s)
 			       .is_map = b->result.is_map, .meta = meta, .n_meta = b->result.meta.n, .attests = attests, .n_attests = n_attests, .sessions = sessions,
 			       .compatibility_version = b->pb->compatibilityversion, .status = status, .done = exported, .arg = s};
 	req.n_sessions = build_sessions(b, sessions, OPS_SESSIONS_MAX);
+	req.inline_cache = share_inline(b);
+	req.inline_arg = b;
 	struct ship_kv *kv = exporter_attrs(b->pb, s->at, &req.n_attrs);
 	req.attrs = kv;
 	s->current = ship_start(&req);
@@ -181,6 +185,14 @@ static void frontend_keys(struct ship_run_all *s)
 	}
 }
 
+static void shared(void *arg, const struct strvec *response, const struct err *e)
+{
+	struct ship_run_all *s = arg;
+	s->shares = NULL;
+	if (!e) add_response(&s->response, response);
+	finish(s, e);
+}
+
 static void next(struct ship_run_all *s)
 {
 	if (s->at < exporter_count(s->build->pb)) {
@@ -188,7 +200,8 @@ static void next(struct ship_run_all *s)
 		return;
 	}
 	frontend_keys(s);
-	finish(s, NULL);
+	s->shares = share_export_start(s->build, shared, s);
+	if (!s->shares) finish(s, NULL);
 }
 
 /* What does not fit the request is a warning on the first exporter, or on a vertex of its own. */
@@ -209,30 +222,6 @@ static void warn_platforms(struct ship_run_all *s, const char *vertex)
 	if (own) build_vertex_end(own, NULL);
 }
 
-/* Cache options of the request that this daemon does not act upon yet: said on a vertex of their own, never silently dropped. */
-static void say_unsupported(struct build *b, const char *what, const char *type)
-{
-	_cleanup_free_ char *name = xasprintf("%s %s", what, type), *id = xasprintf("%s-%s", b->ref, name);
-	_cleanup_free_ char *text = xasprintf("%s is not supported by this daemon yet: ignored", name);
-	struct build_vertex *v = build_vertex_start(b, id, name);
-	struct prog_warning w = {.level = 1, .short_ = text};
-	memcpy(w.vertex, v->v.digest, sizeof w.vertex);
-	struct prog_event *ev = prog_warning_new(&w);
-	build_event(b, ev);
-	prog_unref(ev);
-	_cleanup_free_ char *line = xasprintf("%s\n", text);
-	build_vertex_log(v, 2, line);
-	build_vertex_end(v, NULL);
-	log_warn("%s", text);
-}
-
-static void say_cache_options(struct build *b)
-{
-	const Control__CacheOptions *c = b->pb->cache;
-	for (size_t i = 0; c && i < c->n_exports; i++) say_unsupported(b, "exporting cache to", c->exports[i]->type);
-	for (size_t i = 0; c && i < c->n_imports; i++) say_unsupported(b, "importing cache from", c->imports[i]->type);
-}
-
 static void begin(void *arg)
 {
 	struct ship_run_all *s = arg;
@@ -240,7 +229,6 @@ static void begin(void *arg)
 		finish(s, NULL);
 		return;
 	}
-	say_cache_options(s->build);
 	if (!exporter_count(s->build->pb)) {
 		warn_platforms(s, NULL);
 		next(s);
@@ -271,4 +259,8 @@ void ship_run_cancel(struct ship_run_all *s)
 		err_fini(&e);
 	}
 	if (s->current) ship_cancel(s->current);
+	if (s->shares) {
+		share_export_cancel(take_ptr(s->shares));
+		finish(s, NULL);
+	}
 }

@@ -172,6 +172,9 @@ int reg_fetch_bytes(struct reg_io *io, const struct spec_ref *ref, const struct 
 /* The index of what refers to manifest `digest` (signatures, ...) in ref's repository: 1, 0 there is none, -1. Appended. */
 int reg_fetch_referrers(struct reg_io *io, const struct spec_ref *ref, const char *digest, struct buf *ret, struct err *e);
 
+/* 0 when some host of ref's has the blob; NOT_FOUND when none has. */
+int reg_has_blob(struct reg_io *io, const struct spec_ref *ref, const char *digest, struct err *e);
+
 /* ---- push (to the origin only). Job, block ---- */
 enum reg_pushed { REG_PUSHED, REG_EXISTED, REG_MOUNTED };
 /* HEAD; then POST, with a mount from another repository of the same registry when mount_from (its path; NULL: none) is

@@ -130,6 +130,18 @@ static int add_ref(struct ship_run *r, const struct ship_one *one, struct image_
 	return 0;
 }
 
+static int add_inline(struct ship_run *r, size_t at, struct image_ref_info *info, struct err *e)
+{
+	if (!r->req.inline_cache || at >= r->n_refs) return 0;
+	const char **digests = xcalloc(info->n_layers, sizeof *digests);
+	for (size_t i = 0; i < info->n_layers; i++) digests[i] = info->layers[i].digest;
+	ship_show(r, "preparing layers for inline cache", false);
+	int rc = r->req.inline_cache(r->req.inline_arg, at, digests, info->n_layers, &info->inline_cache, e);
+	ship_show(r, "preparing layers for inline cache", true);
+	free(digests);
+	return rc;
+}
+
 static int add_names(struct ship_run *r, struct err *e)
 {
 	const char *name = r->opts.name ? r->opts.name : "";
@@ -209,7 +221,7 @@ static void make_documents(struct ship_run *r)
 	j->refs = xcalloc(n, sizeof *j->refs);
 	j->n_refs = n;
 	static const struct ship_one nothing;
-	for (size_t i = 0; i < n && ok; i++) ok = add_ref(r, r->n_refs ? &r->refs[i] : &nothing, &j->refs[i], &e) >= 0;
+	for (size_t i = 0; i < n && ok; i++) ok = add_ref(r, r->n_refs ? &r->refs[i] : &nothing, &j->refs[i], &e) >= 0 && add_inline(r, i, &j->refs[i], &e) >= 0;
 	if (ok) ok = add_names(r, &e) >= 0;
 	if (ok && j->is_map) ok = ship_attests_content(r, &e) >= 0;
 	if (!ok) {

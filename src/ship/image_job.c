@@ -55,6 +55,8 @@ static int make_one(struct image_job *j, const struct image_ref_info *ref, struc
 		.n_base_config = ref->base_config ? ref->base_config->len : 0,
 		.platform = &ref->platform,
 		.epoch = ref->has_epoch ? &ref->epoch : NULL,
+		.inline_cache = ref->inline_cache.n ? ref->inline_cache.p : NULL,
+		.n_inline_cache = ref->inline_cache.n,
 		.docker_types = j->docker_types,
 		.keep_nondist = j->keep_nondist,
 		.annotations = j->annotations,
@@ -258,6 +260,7 @@ void image_job_fini(struct image_job *j)
 			strvec_fini(&r->layers[k].annotations);
 		}
 		free(r->layers);
+		buf_fini(&r->inline_cache);
 		spec_platform_fini(&r->platform);
 	}
 	free(j->refs);

@@ -29,6 +29,7 @@ struct image_ref_info {
 	struct spec_platform platform;
 	bool has_epoch;
 	struct timespec epoch;
+	struct buf inline_cache; /* empty: none */
 };
 struct image_job {
 	struct blob_store *blobs;

@@ -420,6 +420,12 @@ void snap_set_type(struct snap *s, const char *type)
 	snap_update(s);
 }
 
+void snap_set_created(struct snap *s, int64_t at_ns)
+{
+	s->created_at_ns = at_ns;
+	snap_update(s);
+}
+
 bool snap_removable(const struct snap *s) { return s->refs == 0 && s->children == 0; }
 
 int snap_remove(struct snap *s, struct err *e)

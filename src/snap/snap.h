@@ -158,6 +158,7 @@ void snap_used(struct snap *s); /* last used now, usage_count + 1 */
 void snap_set_size(struct snap *s, int64_t bytes);
 void snap_set_description(struct snap *s, const char *text);
 void snap_set_type(struct snap *s, const char *type);
+void snap_set_created(struct snap *s, int64_t at_ns);
 /* FAILED_PRECONDITION while it is in use or has children. The directory is renamed away and deleted by a job. */
 int snap_remove(struct snap *s, struct err *e);
 bool snap_removable(const struct snap *s);

@@ -36,13 +36,14 @@ static void test_round_trip(void **state)
 	cache_config_write(g, true, &text, &blobs, &n);
 	assert_int_equal(n, 2);
 	free(blobs);
-	assert_string_equal(buf_str(&text),
-			    "{\"layers\":[{\"blob\":\"" L0 "\",\"parent\":-1,\"annotations\":{\"mediaType\":\"t\",\"diffID\":\"" L0
-			    "\",\"size\":5,\"createdAt\":\"0001-01-01T00:00:00Z\"}},{\"blob\":\"" L1
-			    "\",\"annotations\":{\"mediaType\":\"t\",\"diffID\":\"" L1
-			    "\",\"size\":6,\"createdAt\":\"0001-01-01T00:00:00Z\"}}],\"records\":[{\"digest\":\"" A "\"},{\"digest\":\"" B
-			    "\"},{\"layers\":[{\"layer\":1,\"createdAt\":\"2023-11-14T22:13:20.000000005Z\"}],\"digest\":\"" C
-			    "\",\"inputs\":[[{\"selector\":\"sel\",\"link\":0},{\"link\":1}]]}]}");
+	assert_string_equal(
+		buf_str(&text),
+		"{\"layers\":[{\"blob\":\"" L0 "\",\"parent\":-1,\"annotations\":{\"mediaType\":\"t\",\"diffID\":\"" L0
+		"\",\"size\":5,\"createdAt\":\"0001-01-01T00:00:00Z\"}},{\"blob\":\"" L1
+		"\",\"annotations\":{\"mediaType\":\"t\",\"diffID\":\"" L1
+		"\",\"size\":6,\"createdAt\":\"0001-01-01T00:00:00Z\"}}],\"records\":[{\"digest\":\"" A "\"},{\"digest\":\"" B
+		"\"},{\"layers\":[{\"layer\":1,\"createdAt\":\"2023-11-14T22:13:20.000000005Z\"}],\"digest\":\"" C
+		"\",\"inputs\":[[{\"selector\":\"sel\",\"link\":0},{\"link\":1}]]}]}");
 	assert_int_equal(cache_config_parse(text.p, text.n, NULL, h, &e), 0);
 	cache_config_write(h, true, &again, &blobs, &n);
 	free(blobs);
@@ -118,13 +119,14 @@ static void test_bad(void **state)
 	expect_bad("{\"layers\":[{\"blob\":\"" L0 "\",\"parent\":9}]}", "invalid layer index 9");
 	/* odd types are nothing, not a crash */
 	_cleanup_cache_graph_ struct cache_graph *g = cache_graph_new();
-	static const char odd[] = "{\"layers\":7,\"records\":[1,null,{\"digest\":[],\"inputs\":3,\"layers\":\"x\"},{\"chains\":[{\"layers\":[]}]}]}";
+	static const char odd[] = "{\"layers\":7,\"records\":[1,null,{\"digest\":[],\"inputs\":3,\"layers\":\"x\"},{\"chains\":"
+				  "[{\"layers\":[]}]}]}";
 	assert_int_equal(cache_config_parse(odd, sizeof odd - 1, NULL, g, NULL), 0);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_inline), cmocka_unit_test(test_merge),
-					   cmocka_unit_test(test_bad)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_inline),
+					   cmocka_unit_test(test_merge), cmocka_unit_test(test_bad)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
