@@ -90,11 +90,28 @@ static void answer(struct build *b, const struct err *e)
 	r.done(r.arg, &m.base, NULL);
 }
 
+/* Labels as BuildKit's: never a message. */
+static void count(const struct build *b)
+{
+	const Control__BuildHistoryRecord *r = b->record;
+	if (!r) return;
+	const char *status = err_is_set(&b->error) ? "failure" : "success";
+	tele_count(TELE_BUILDS, 1, status, err_is_set(&b->error) ? err_code_name(b->error.code) : NULL);
+	tele_count(TELE_BUILDS_STEPS, r->numcompletedsteps, "completed");
+	tele_count(TELE_BUILDS_STEPS, r->numcachedsteps, "cached");
+	tele_count(TELE_BUILDS_STEPS, r->numtotalsteps, "total");
+	tele_count(TELE_BUILDS_STEPS, r->numwarnings, "warnings");
+	if (r->createdat && r->completedat)
+		tele_observe(TELE_BUILD_SECONDS,
+			     (double)(r->completedat->seconds - r->createdat->seconds) + (r->completedat->nanos - r->createdat->nanos) / 1e9, status);
+}
+
 static void saved(void *arg, const struct err *e)
 {
 	struct build *b = arg;
 	struct engine *g = b->engine;
 	b->state = BUILD_DONE;
+	count(b);
 	db_flush(g->conf.db, NULL);
 	loop_timer_start(g->conf.env->loop, &b->keep, KEEP_MS, 0, expire, b);
 	answer(b, err_is_set(&b->error) ? &b->error : e);
@@ -349,6 +366,7 @@ static struct build *build_new(struct engine *g, const Control__SolveRequest *re
 	b->frontend = xstrdup(req->frontend);
 	b->internal = req->internal;
 	b->memo.compat = req->compatibilityversion;
+	build_trace_init(b);
 	b->prov = prov_root_new(b);
 	b->arena = arena_new(0);
 	b->req_len = protobuf_c_message_get_packed_size(&req->base);

@@ -11,6 +11,7 @@
 #include "proto/control.pb-c.h"
 #include "proto/gateway.pb-c.h"
 #include "solve/solve.h"
+#include "tele/tele.h"
 #include "wire/wire.h"
 
 struct engine;
@@ -39,6 +40,7 @@ struct engine_conf {
 	struct wire_conn *(*serve_bridge)(void *arg, struct bridge *b, int rfd, int wfd, void (*closed)(void *closed_arg), void *closed_arg,
 					  struct err *e);
 	void *serve_arg;
+	struct tele_exporter *traces; /* where spans of builds go; NULL: nowhere */
 };
 struct engine *engine_new(const struct engine_conf *conf);
 
@@ -63,6 +65,8 @@ struct engine_policy {
 void engine_set_policy(struct engine *g, const struct engine_policy *p);
 void engine_free(struct engine *g); /* no build may run */
 size_t engine_running(const struct engine *g);
+/* The builds that run, one a line, and under each the steps that run: for the debug address. */
+void engine_describe(struct engine *g, struct buf *out);
 void engine_on_idle(struct engine *g, void (*fn)(void *arg), void *arg); /* told when the last build ends */
 const struct engine_conf *engine_conf(const struct engine *g);
 /* v is borrowed till the engine is freed. Builds that run keep what they began with. */
@@ -76,6 +80,8 @@ void engine_prune(struct engine *g, const Control__PruneRequest *req, void (*rem
 /* ---- builds ---- */
 /* Starts a build; the reply's message is a Control__SolveResponse. NULL when it was refused at once (the reply was called). */
 struct build *build_start(struct engine *g, const Control__SolveRequest *req, struct build_reply r);
+/* The W3C traceparent of the call that brought it; NULL or a bad one: it begins a trace of its own. Right behind build_start. */
+void build_trace(struct build *b, const char *traceparent);
 void build_cancel(struct build *b); /* the client went away: no reply any more */
 
 /* Progress: batches as they come, from the beginning. end() once, when there is no more; then the reader is gone.

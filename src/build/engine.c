@@ -21,6 +21,7 @@ struct engine *engine_new(const struct engine_conf *conf)
 	g->conf.env->build_memo = build_memo;
 	g->conf.env->build_settings = policy_of_sessions;
 	g->conf.env->settings_arg = g;
+	g->conf.env->build_span = build_span;
 	g->conf.env->nested_start = build_nested_start;
 	g->conf.env->nested_cancel = build_nested_cancel;
 	list_init(&g->builds);
@@ -48,6 +49,34 @@ size_t engine_running(const struct engine *g)
 	size_t n = 0;
 	for (const struct list *i = g->builds.next; i != &g->builds; i = i->next) n += container_of(i, struct build, all)->state != BUILD_DONE;
 	return n;
+}
+
+static bool running_now(const struct prog_event *ev) { return ev->type == PROG_VERTEX && ev->vertex.started.tv_sec && !ev->vertex.completed.tv_sec; }
+
+static void describe_steps(const struct build *b, int64_t now_s, struct buf *out)
+{
+	MAP_EACH(&b->last_status, it)
+	{
+		size_t i = (size_t)(uintptr_t)it->value;
+		const struct prog_event *ev = i && i <= b->events.n ? b->events.v[i - 1] : NULL;
+		if (!ev || !running_now(ev) || strcmp(ev->vertex.digest, it->key)) continue;
+		_cleanup_free_ char *name = go_quote(ev->vertex.name ? ev->vertex.name : "", ev->vertex.name ? strlen(ev->vertex.name) : 0);
+		buf_addf(out, "  %llds %s\n", (long long)(now_s - ev->vertex.started.tv_sec), name);
+	}
+}
+
+void engine_describe(struct engine *g, struct buf *out)
+{
+	static const char *const states[] = {[BUILD_FRONT] = "frontend", [BUILD_SOLVE] = "solve", [BUILD_SHIP] = "export", [BUILD_SAVE] = "save"};
+	int64_t now_s = time_now().tv_sec;
+	buf_addf(out, "%zu builds run\n", engine_running(g));
+	LIST_EACH(&g->builds, struct build, b, all)
+	{
+		if (b->state == BUILD_DONE) continue;
+		_cleanup_free_ char *ref = go_quote(b->ref, strlen(b->ref));
+		buf_addf(out, "%s %s trace %s\n", ref, states[b->state], b->trace.trace_id);
+		describe_steps(b, now_s, out);
+	}
 }
 
 void engine_on_idle(struct engine *g, void (*fn)(void *arg), void *arg)

@@ -332,7 +332,10 @@ static int start_run(struct gateway_front *g, int in, int out, struct err *e)
 	spec.n_mounts = 1;
 	spec.net = label_true(g, "moby.buildkit.frontend.network.none") ? RUN_NET_NONE : RUN_NET_DEFAULT;
 	spec.remove_stubs_recursive = true;
+	struct ops_span span = {0};
+	if (g->build) ops_span_build(&span, g->env, g->build, NULL, NULL);
 	spec.trace = true;
+	spec.traceparent = span.traceparent;
 	spec.stdin_fd = in;
 	spec.stdout_fd = out;
 	return run_start(g->env->run, &spec, &ops, g, &g->run, e);

@@ -3,6 +3,7 @@
 /* What is left of a build's progress: its log blob and how many steps it had. Job thread; blocks on the disk. */
 #include "blob/blob.h"
 #include "solve/progress.h"
+#include "tele/tele.h"
 
 struct history_logs {
 	/* in; the events are immutable and held by the caller */
@@ -15,9 +16,14 @@ struct history_logs {
 	const char *ref;                                      /* of the build, for its trace */
 	struct timespec started, ended;                       /* of the build */
 	const char *error;                                    /* NULL: success */
+	const struct tele_context *trace;                     /* its span_id "": no parent */
+	const char *root_span;
+	const struct strvec *resource;                        /* NULL: spans are not packed */
 	/* out */
 	char digest[DIGEST_STR], trace_digest[DIGEST_STR];
 	int64_t bytes, trace_bytes;
+	struct buf spans; /* ExportTraceServiceRequest */
+	size_t n_spans;
 	int32_t steps, cached, completed, warnings;
 };
 /* The blob: uint32 little-endian length and StatusResponse, again and again (reference 01 §7.4). */

@@ -254,6 +254,8 @@ static void save_done(struct loop_job *j)
 {
 	struct save *s = container_of(j, struct save, job);
 	fill_in(s);
+	if (s->logs.n_spans) tele_export(s->build->engine->conf.traces, s->logs.spans.p, s->logs.spans.n, s->logs.n_spans);
+	buf_fini(&s->logs.spans);
 	if (history_completed(s->build->engine->history, s->build->record, err_is_set(&s->error) ? NULL : &s->error) < 0)
 		log_error("history of build %s: %s", s->build->ref, s->error.msg);
 	s->saved(s->arg, err_is_set(&s->error) ? &s->error : NULL);
@@ -282,7 +284,11 @@ void build_record_save(struct build *b, void (*saved)(void *arg, const struct er
 					.pack = pack,
 					.cut = build_status_cut,
 					.ref = b->ref,
-					.error = b->error.msg};
+					.error = b->error.msg,
+					.trace = &b->trace,
+					.root_span = b->root_span};
+	struct tele_exporter *traces = b->engine->conf.traces;
+	if (traces && tele_exporter_enabled(traces) && b->trace.sampled) s->logs.resource = tele_exporter_resource(traces);
 	s->logs.started = timespec_of(b->record->createdat);
 	s->logs.ended = timespec_of(b->record->completedat);
 	s->job.work = save_work;

@@ -1,25 +1,18 @@
-/* Trace of a build, made from its progress: the daemon keeps no spans of its own. Ids are made of the build's ref and the
- * steps' digests. Source of the layout: go.opentelemetry.io/otel/sdk/trace/tracetest SpanStub, in encoding/json. */
+/* Trace of a build, made from its progress: the daemon keeps no spans of its own (see trace.c for their ids). Source of the
+ * layout: go.opentelemetry.io/otel/sdk/trace/tracetest SpanStub, in encoding/json. */
 #include "build/history_job.h"
 
 #include <string.h>
 
 struct span {
-	const char *name, *error;
+	char *name;
+	const char *error;
 	char id[17], parent[17];
 	struct timespec from, to;
 	const char *digest; /* NULL: the build itself */
 	bool cached;
 	size_t children;
 };
-
-static void id_of(const char *text, size_t hex, char *out)
-{
-	char all[DIGEST_STR];
-	digest_str_of(text, strlen(text), all);
-	memcpy(out, all + strlen("sha256:"), hex);
-	out[hex] = 0;
-}
 
 static void context(struct json_w *w, const char *key, const char *trace, const char *span)
 {
@@ -132,37 +125,96 @@ static void last_states(const struct history_logs *h, struct map *ret)
 
 static bool ran(const struct prog_vertex *v) { return v->started.tv_sec && v->completed.tv_sec; }
 
-void history_trace_json(const struct history_logs *h, struct buf *out)
+static struct span root_span(const struct history_logs *h)
+{
+	struct span root = {
+		.name = xstrdup("moby.buildkit.v1.Control/Solve"), .error = h->error, .from = h->started, .to = h->ended};
+	memcpy(root.id, h->root_span, sizeof root.id);
+	return root;
+}
+
+static struct span step_span(const struct history_logs *h, const struct prog_vertex *v)
+{
+	struct span s = {.error = v->error && *v->error ? v->error : NULL,
+			 .from = v->started,
+			 .to = v->completed,
+			 .digest = v->digest,
+			 .cached = v->cached};
+	s.name = xasprintf("%s%s", v->cached ? "load cache: " : "", v->name ? v->name : "");
+	tele_span_id(h->ref, v->digest, s.id);
+	memcpy(s.parent, h->root_span, sizeof s.parent);
+	return s;
+}
+
+struct spans {
+	VEC(struct span) v; /* the build's first */
+};
+
+static void spans_fini(struct spans *s)
+{
+	for (size_t i = 0; i < s->v.n; i++) free(s->v.v[i].name);
+	vec_fini(&s->v);
+}
+
+static void gather(const struct history_logs *h, struct spans *ret)
 {
 	_cleanup_map_ struct map steps = {0};
-	char trace[33];
-	struct span root = {.name = "build", .error = h->error, .from = h->started, .to = h->ended};
-	id_of(h->ref, 32, trace);
-	memcpy(root.id, trace + 16, sizeof root.id);
 	last_states(h, &steps);
-	MAP_EACH(&steps, it) root.children += ran(it->value);
-	write_span(out, &root, trace, h->ref);
+	vec_push(&ret->v, root_span(h));
 	MAP_EACH(&steps, it)
 	{
-		const struct prog_vertex *v = it->value;
-		if (!ran(v)) continue;
-		struct span s = {.name = v->name ? v->name : "",
-				 .error = v->error && *v->error ? v->error : NULL,
-				 .from = v->started,
-				 .to = v->completed,
-				 .digest = v->digest,
-				 .cached = v->cached};
-		_cleanup_free_ char *unique = xasprintf("%s %s", h->ref, v->digest);
-		id_of(unique, 16, s.id);
-		memcpy(s.parent, root.id, sizeof s.parent);
-		write_span(out, &s, trace, h->ref);
+		if (ran(it->value)) vec_push(&ret->v, step_span(h, it->value));
 	}
+	ret->v.v[0].children = ret->v.n - 1;
+}
+
+static void write_json(const struct history_logs *h, const struct spans *s, struct buf *out)
+{
+	for (size_t i = 0; i < s->v.n; i++) write_span(out, &s->v.v[i], h->trace->trace_id, h->ref);
+}
+
+void history_trace_json(const struct history_logs *h, struct buf *out)
+{
+	_cleanup_(spans_fini) struct spans s = {0};
+	gather(h, &s);
+	write_json(h, &s, out);
+}
+
+static int64_t ns(struct timespec t) { return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec; }
+
+/* The same for a collector; there the build has the client's span as its parent. */
+static void pack_spans(struct history_logs *h, const struct spans *s)
+{
+	struct tele_span *v = xcalloc(s->v.n, sizeof *v);
+	for (size_t i = 0; i < s->v.n; i++) {
+		const struct span *x = &s->v.v[i];
+		v[i] = (struct tele_span){.name = x->name,
+					  .error = x->error,
+					  .trace_id = h->trace->trace_id,
+					  .span_id = x->id,
+					  .parent_id = x->digest ? x->parent : h->trace->span_id,
+					  .kind = x->digest ? TELE_INTERNAL : TELE_SERVER,
+					  .start_ns = ns(x->from),
+					  .end_ns = ns(x->to),
+					  .n_attrs = 1};
+		if (x->digest)
+			v[i].attrs[0] = (struct tele_attr){.key = "vertex", .text = x->digest};
+		else
+			v[i].attrs[0] = (struct tele_attr){.key = "ref", .text = h->ref};
+		if (x->digest) v[i].attrs[v[i].n_attrs++] = (struct tele_attr){.key = "cached", .flag = x->cached};
+	}
+	tele_spans_pack(h->resource, v, s->v.n, &h->spans);
+	h->n_spans = s->v.n;
+	free(v);
 }
 
 int history_trace_write(struct history_logs *h, struct err *e)
 {
 	_cleanup_buf_ struct buf out = BUF_INIT;
-	history_trace_json(h, &out);
+	_cleanup_(spans_fini) struct spans s = {0};
+	gather(h, &s);
+	write_json(h, &s, &out);
+	if (h->resource) pack_spans(h, &s);
 	h->trace_bytes = (int64_t)out.n;
 	return blob_put(h->blobs, out.p, out.n, h->trace_digest, e);
 }

@@ -128,6 +128,8 @@ struct build {
 	size_t evaluating;
 	struct ops_memo memo; /* what its sources resolved to */
 	struct err error; /* how it ended */
+	struct tele_context trace;
+	char root_span[17];
 	struct strvec response;
 	Control__BuildHistoryRecord *record; /* in arena; NULL: none is kept */
 
@@ -203,6 +205,11 @@ void front_run_cancel(struct front_run *f); /* done is not called any more */
 struct ops_nested *build_nested_start(void *user, const Pb__Definition *def, ops_nested_fn *done, void *arg);
 void build_nested_cancel(struct ops_nested *n);
 void build_nested_end(struct build *b); /* before its solve_build goes */
+
+/* trace.c */
+void build_trace_init(struct build *b);
+/* The span of a step (digest NULL: of the build itself); user is a build, name is borrowed. True: it is sampled. */
+bool build_span(void *user, const char *digest, const char *name, struct log_span *ret);
 
 /* Add typed details to an error that a client will see: the vertex's source location, the frontend. */
 void build_error_details(struct build *b, struct err *e);

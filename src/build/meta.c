@@ -203,6 +203,7 @@ static void resolve_image(struct meta_call *m)
 		req.n_predicates = m->req->image->n_resolveattestations;
 	}
 	req.n_sessions = build_sessions(build, sessions, OPS_SESSIONS_MAX);
+	ops_span_build(&req.span, build->engine->conf.env, build, NULL, NULL);
 	req.mode = !strcmp(mode, "pull") ? LLB_RESOLVE_PULL : !strcmp(mode, "local") ? LLB_RESOLVE_LOCAL : LLB_RESOLVE_DEFAULT;
 	m->c.busy = true;
 	m->get = ops_image_get(build->engine->conf.env, &req, got_image, m);

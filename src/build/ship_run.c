@@ -165,6 +165,7 @@ static void start(struct ship_run_all *s)
 	req.n_sessions = build_sessions(b, sessions, OPS_SESSIONS_MAX);
 	req.inline_cache = share_inline(b);
 	req.inline_arg = b;
+	ops_span_build(&req.span, b->engine->conf.env, b, NULL, ship_vertex_name(type));
 	struct ship_kv *kv = exporter_attrs(b->pb, s->at, &req.n_attrs);
 	req.attrs = kv;
 	s->current = ship_start(&req);

@@ -1,6 +1,7 @@
 /* Wiring: what is opened, in which order, and closed in the reverse one. */
 #include "daemon/daemon.h"
 #include "daemon/memory.h"
+#include "daemon/observe.h"
 #include "daemon/reload.h"
 
 #include <errno.h>
@@ -140,6 +141,7 @@ static int open_runtime(struct daemon *d, struct err *e)
 		.no_process_sandbox = c->oci.no_process_sandbox,
 		.apparmor = non_empty(c->oci.apparmor),
 		.cgroup_parent = non_empty(c->oci.cgroup_parent),
+		.trace_socket = non_empty(c->otel.socket_path),
 	};
 	return run_engine_open(d->loop, &rc, &d->run, e);
 }
@@ -188,7 +190,7 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	err_fini(&ns);
 	d->env.reg = reg_client_new(); /* before any thread */
 	d->loop = loop_new();
-	if (open_stores(d, e) < 0 || open_runtime(d, e) < 0) return -1;
+	if (observe_open(d, e) < 0 || open_stores(d, e) < 0 || open_runtime(d, e) < 0) return -1;
 	d->sessions = sess_manager_new(d->loop);
 	reg_pools_init(&d->pools, (size_t)max_of(conf->system.max_registry_concurrency, (int64_t)0));
 	d->env.loop = d->loop;
@@ -218,6 +220,7 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 		.platforms_arg = d,
 		.serve_bridge = serve_frontend,
 		.serve_arg = d,
+		.traces = d->traces,
 	};
 	d->engine = engine_new(&ec);
 	d->serve = serve_new(d->engine, d->sessions, d->blobs);
@@ -275,6 +278,7 @@ static void check_idle(void *arg)
 int daemon_listen(struct daemon *d, struct err *e)
 {
 	const struct conf *c = d->conf;
+	if (observe_listen(d, e) < 0) return -1;
 	struct wire_tls tls = {non_empty(c->grpc.tls.ca), non_empty(c->grpc.tls.cert), non_empty(c->grpc.tls.key), NULL};
 	struct wire_listen_opts o = {.handler = serve_control(d->serve), .mode = 0660, .uid = (uid_t)c->grpc.uid, .gid = (gid_t)c->grpc.gid,
 				     .tls = tls.cert ? &tls : NULL, .on_conn = conn_opened, .arg = d};
@@ -298,6 +302,7 @@ void daemon_close(struct daemon *d)
 {
 	for (size_t i = 0; i < d->listeners.n; i++) wire_listener_close(d->listeners.v[i]);
 	vec_fini(&d->listeners);
+	observe_close(d);
 	struct err e = ERR_INIT;
 	if (d->db && db_flush(d->db, &e) < 0) log_error("%s", e.msg);
 	err_fini(&e);

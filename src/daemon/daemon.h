@@ -5,6 +5,7 @@
 #include "run/platforms.h"
 #include "serve/serve.h"
 
+struct observe;
 struct daemon {
 	struct conf *conf; /* the one that holds now: a reload swaps it, so nobody keeps pointers into it */
 	struct loop *loop;
@@ -25,6 +26,8 @@ struct daemon {
 	VEC(struct run_platforms) platforms; /* the last is what is offered; older ones may still be in use */
 	int64_t platforms_at_ns;             /* when they were looked for */
 	char *worker_id;
+	struct observe *observe;
+	struct tele_exporter *traces; /* observe's */
 	bool stopping;
 	struct loop_timer trim;
 	struct loop_timer idle;

@@ -110,6 +110,7 @@ static void exec_diff(void *op, struct solve_node *n)
 	const char *sessions[OPS_SESSIONS_MAX];
 	struct ops_fill_req req = {.snaps = (struct snap *const[]){c->lower, c->upper}, .n = 2, .sessions = sessions, .done = diff_filled, .arg = c};
 	req.n_sessions = ops_sessions(n, c->o.env, sessions, OPS_SESSIONS_MAX);
+	ops_span_node(&req.span, c->o.env, n);
 	c->fill = ops_fill(c->o.env, &req);
 	if (!c->fill) diff_start(c);
 }

@@ -98,6 +98,7 @@ void ops_content(void *op, struct solve_node *n, size_t input)
 	const char *sessions[OPS_SESSIONS_MAX];
 	struct ops_fill_req req = {.snaps = &c->snap, .n = 1, .sessions = sessions, .status = show_fill, .done = filled, .arg = c};
 	req.n_sessions = ops_sessions(n, o->env, sessions, OPS_SESSIONS_MAX);
+	ops_span_node(&req.span, o->env, n);
 	c->fill = ops_fill(o->env, &req);
 	if (!c->fill) start_job(c);
 }

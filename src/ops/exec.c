@@ -14,6 +14,7 @@ struct exec_op {
 	struct ops_mounts *mounts;
 	struct run *run;
 	struct ops_steplog out, err;
+	struct ops_span span;
 	struct err error;
 	bool cancelled;
 	struct snap **written; /* by a step that failed, one a mount; held for who wants to look into it */
@@ -189,6 +190,7 @@ static int start_run(struct exec_op *x, struct err *e)
 	spec.insecure = op->security == PB__SECURITY_MODE__INSECURE;
 	spec.remove_stubs_recursive = meta->removemountstubsrecursive;
 	spec.trace = true;
+	spec.traceparent = x->span.traceparent;
 	spec.extra_hosts = hosts;
 	spec.n_extra_hosts = meta->n_extrahosts;
 	spec.ulimits = limits;
@@ -237,7 +239,9 @@ static void exec(void *op, struct solve_node *n)
 	}
 	x->node = n;
 	x->cancelled = false;
+	ops_span_node(&x->span, x->o.env, n);
 	struct ops_mounts_req req = {
+		.span = x->span,
 		.env = x->o.env,
 		.mounts = pb->mounts,
 		.n = pb->n_mounts,

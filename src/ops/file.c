@@ -288,6 +288,7 @@ static void exec(void *op, struct solve_node *n)
 	for (size_t i = 0; i < n_in; i++) in[i] = solve_input(n, i);
 	struct ops_fill_req req = {.snaps = in, .n = n_in, .sessions = sessions, .status = show, .done = filled, .arg = f};
 	req.n_sessions = ops_sessions(n, f->o.env, sessions, OPS_SESSIONS_MAX);
+	ops_span_node(&req.span, f->o.env, n);
 	f->fill = ops_fill(f->o.env, &req);
 	free(in);
 	if (!f->fill) advance(f);

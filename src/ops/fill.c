@@ -33,6 +33,7 @@ struct ops_fill {
 	size_t n, left;
 	struct ops_auth auth;
 	struct reg_config *config;
+	struct ops_span span;
 	struct loop_timer ticker;
 	void (*status)(void *arg, const struct prog_status *s);
 	void (*done)(void *arg, const struct err *e);
@@ -228,6 +229,7 @@ static int add_layer(struct ops_fill *f, struct snap *snap, bool blob_only, stru
 	l->blob_only = blob_only;
 	l->view = blob_only ? NULL : snap_view_new(snap);
 	reg_io_init(&l->io, f->env->reg, f->config);
+	l->io.span = ops_span_log(&f->span);
 	l->io_ready = true;
 	l->io.cancelled = &l->job.cancelled;
 	ops_auth_use(&f->auth, &l->io);
@@ -283,6 +285,7 @@ struct ops_fill *ops_fill(struct ops_env *env, const struct ops_fill_req *req)
 	f->done = req->done;
 	f->arg = req->arg;
 	f->config = reg_config_ref(ops_settings(env, req->sessions, req->n_sessions).registries);
+	f->span = req->span;
 	ops_auth_init(&f->auth, env, req->sessions, req->n_sessions);
 	f->layers = xcalloc(total, sizeof *f->layers);
 	for (size_t i = 0; i < req->n && !err_is_set(&f->error); i++) {

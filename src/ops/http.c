@@ -32,6 +32,7 @@ struct ops_http_get {
 	struct http_sum_job sum;
 	struct strvec headers;
 	struct reg_io io;
+	struct ops_span span;
 	struct reg_config *config;
 	bool io_ready, running, ending;
 	struct snap *fresh, *old; /* being written; of the record */
@@ -412,6 +413,11 @@ struct ops_http_get *ops_http_get(struct ops_env *env, const struct ops_http_req
 	}
 	g->config = reg_config_ref(ops_settings(env, req->sessions, req->n_sessions).registries);
 	reg_io_init(&g->io, env->reg, g->config);
+	if (req->node)
+		ops_span_node(&g->span, env, req->node);
+	else if (req->build)
+		ops_span_build(&g->span, env, req->build, NULL, req->src->http.url);
+	g->io.span = ops_span_log(&g->span);
 	g->io.cancelled = &g->job.cancelled;
 	g->io_ready = true;
 	if (*req->src->http.checksum && !req->fetch && !g->algo && !*req->src->http.sig_pubkey)

@@ -116,6 +116,7 @@ static void map(void *op, struct solve_node *n)
 	struct ops_image_req req = {
 		.ref = i->src.image.ref.text, .platform = &i->platform, .mode = i->src.image.mode, .sessions = sessions};
 	req.n_sessions = ops_sessions(n, i->o.env, sessions, OPS_SESSIONS_MAX);
+	ops_span_node(&req.span, i->o.env, n);
 	if (i->src.scheme == LLB_OCI_LAYOUT) {
 		req.oci_store = i->src.image.store;
 		req.oci_session = i->src.image.session;
@@ -180,6 +181,7 @@ static void fetch_layers(struct image_op *i)
 				   .ids = &ids,
 				   .store = i->src.image.store,
 				   .session = i->src.image.session};
+	ops_span_node(&req.span, i->o.env, i->node);
 	i->blob = ops_blob_get(i->o.env, &req, got_layer, i);
 	if (i->cancelled) ops_blob_get_cancel(i->blob);
 	ops_ids_fini(&ids);

@@ -19,6 +19,7 @@ struct ops_blob_get {
 	struct spec_ref ref;
 	struct reg_config *config;
 	struct reg_io io;
+	struct ops_span span;
 	struct ops_auth auth;
 	struct ops_store store;
 	bool from_store, io_ready, started, cancelled;
@@ -65,6 +66,8 @@ static int want_registry(struct ops_blob_get *g, const struct ops_blob_req *req)
 	if (spec_ref_parse(req->ref, &g->ref, &g->error) < 0) return -1;
 	g->config = reg_config_ref(ops_settings(g->env, (const char *const *)req->ids->v, req->ids->n).registries);
 	reg_io_init(&g->io, g->env->reg, g->config);
+	g->span = req->span;
+	g->io.span = ops_span_log(&g->span);
 	ops_auth_init(&g->auth, g->env, (const char *const *)req->ids->v, req->ids->n);
 	g->io.cancelled = &g->job.cancelled;
 	ops_auth_use(&g->auth, &g->io);
@@ -218,6 +221,7 @@ static void exec(void *op, struct solve_node *n)
 	b->node = n;
 	b->work.fd = -1;
 	atomic_store(&b->job.cancelled, false);
+	ops_span_node(&req.span, b->o.env, n);
 	b->get = ops_blob_get(b->o.env, &req, got, b);
 	ops_ids_fini(&ids);
 }

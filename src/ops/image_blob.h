@@ -9,6 +9,7 @@ struct ops_blob_req {
 	const struct ops_ids *ids;
 	const char *store;   /* not NULL: from the client's store of that name ... */
 	const char *session; /* ... of this session; "" or NULL: of any */
+	struct ops_span span;
 };
 struct ops_blob_get;
 /* done once, later: the blob, opened; fd is the caller's. */

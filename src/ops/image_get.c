@@ -16,6 +16,7 @@ struct ops_image_get {
 	struct ops_image image;
 	struct err error;
 	struct ops_store store; /* of an OCI layout */
+	struct ops_span span;
 	bool started, refused, from_store;
 	void (*done)(void *arg, struct ops_image *image, const struct err *e);
 	void *arg;
@@ -89,6 +90,10 @@ struct ops_image_get *ops_image_get(struct ops_env *env, const struct ops_image_
 	}
 	g->config = reg_config_ref(ops_settings(env, req->sessions, req->n_sessions).registries);
 	reg_io_init(&g->io, env->reg, g->config);
+	_cleanup_free_ char *name = xasprintf("resolving %s", req->ref);
+	g->span = req->span;
+	ops_span_rename(&g->span, name);
+	g->io.span = ops_span_log(&g->span);
 	ops_auth_init(&g->auth, env, req->sessions, req->n_sessions);
 	g->io.cancelled = &g->job.cancelled;
 	ops_auth_use(&g->auth, &g->io);

@@ -390,7 +390,7 @@ static void start_filling(struct ops_mounts *m)
 	struct snap **snaps = xcalloc(m->req.n, sizeof *snaps);
 	for (size_t i = 0; i < m->req.n; i++) snaps[i] = m->mounts[i].input;
 	struct ops_fill_req req = {.snaps = snaps, .n = m->req.n, .sessions = m->session_ids, .n_sessions = m->n_sessions,
-				   .status = m->req.status ? fill_status : NULL, .done = filled, .arg = m};
+				   .status = m->req.status ? fill_status : NULL, .done = filled, .arg = m, .span = m->req.span};
 	m->fill = ops_fill(m->req.env, &req);
 	free(snaps);
 	if (!m->fill) start_mounting(m);

@@ -17,6 +17,7 @@ struct ops_mounts_req {
 	size_t n_sessions;
 	Pb__SecretEnv *const *secret_env;
 	size_t n_secret_env;
+	struct ops_span span;
 	bool prune_caches; /* ignore_cache: the named cache mounts start empty */
 	void (*status)(void *arg, const struct prog_status *s); /* filling; may be NULL */
 	void (*done)(void *arg, const struct err *e);           /* once, later */

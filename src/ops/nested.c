@@ -162,6 +162,7 @@ static void exec(void *op, struct solve_node *n)
 	}
 	struct ops_fill_req req = {.snaps = &input, .n = 1, .sessions = sessions, .done = filled, .arg = x};
 	req.n_sessions = ops_sessions(n, x->o.env, sessions, OPS_SESSIONS_MAX);
+	ops_span_node(&req.span, x->o.env, n);
 	x->fill = ops_fill(x->o.env, &req);
 	if (!x->fill) start_reading(x, input);
 }

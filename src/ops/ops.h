@@ -17,6 +17,7 @@
 #include "sess/sess.h"
 #include "snap/snap.h"
 #include "solve/solve.h"
+#include "tele/tele.h"
 #include "tree/tree.h"
 
 enum { OPS_SESSIONS_MAX = 16 };
@@ -52,6 +53,8 @@ struct ops_env {
 	/* The ids of the sessions of a build, its own first: the count. user is the build's (solve_build_user). */
 	size_t (*build_sessions)(void *user, const char **ret, size_t max);
 	struct ops_memo *(*build_memo)(void *user); /* the same user */
+	/* The span of a step (digest NULL: of the build itself) in that user's trace; name is borrowed. */
+	bool (*build_span)(void *user, const char *digest, const char *name, struct log_span *ret); /* true: sampled */
 	/* Evaluate a definition as a part of a build (solve_build_user), for ops/nested.c. NULL: that build takes nothing more.
 	 * done comes once, later; nested_cancel: it does not come any more. */
 	struct ops_nested *(*nested_start)(void *user, const Pb__Definition *def, ops_nested_fn *done, void *arg);
@@ -89,6 +92,16 @@ bool ops_node_pin(struct solve_node *n, struct ops_pin *ret); /* false: it is no
 /* ---- sessions ---- */
 /* Ids of the sessions of the builds that want n; borrowed strings, valid until the next loop turn. */
 size_t ops_sessions(struct solve_node *n, struct ops_env *env, const char **ret, size_t max);
+
+/* ---- spans: values, zero is none ---- */
+struct ops_span {
+	struct log_span log;
+	char name[200], traceparent[TELE_TRACEPARENT_STR];
+};
+void ops_span_node(struct ops_span *s, struct ops_env *env, struct solve_node *n); /* the step's, in the first build that wants it */
+void ops_span_build(struct ops_span *s, struct ops_env *env, void *build, const char *digest, const char *name);
+void ops_span_rename(struct ops_span *s, const char *name);
+const struct log_span *ops_span_log(struct ops_span *s); /* NULL: none. Lives as s does, at its place */
 
 /* ---- images ---- */
 struct ops_layer {
@@ -136,6 +149,7 @@ struct ops_image_req {
 	const char *const *sessions;  /* copied */
 	size_t n_sessions;
 	const char *oci_store, *oci_session; /* oci-layout: from the client's store; NULL: registry */
+	struct ops_span span;
 };
 struct ops_image_get;
 /* Resolve and read manifest and config. done once, later; image borrowed (move what you keep). */
@@ -202,6 +216,7 @@ struct ops_fill_req {
 	size_t n;
 	const char *const *sessions;
 	size_t n_sessions;
+	struct ops_span span;
 	bool blobs_only;           /* only have the blobs locally (export), do not unpack; for all layers, lazy or not */
 	/* Progress: bytes of a blob, unpacking. May be NULL. */
 	void (*status)(void *arg, const struct prog_status *s);

@@ -73,4 +73,7 @@
 #define METHOD_TRACE_EXPORT "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 #define METHOD_REFLECTION_V1 "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 #define METHOD_REFLECTION_V1ALPHA "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+/* otlp.proto, served on the control sockets and on the one that steps have at /dev/otel-grpc.sock */
+#define METHOD_TRACE_EXPORT "/opentelemetry.proto.collector.trace.v1.TraceService/Export" /* U */
 #endif

@@ -5,7 +5,7 @@
  *  2. Redirects are answers: the caller decides where credentials may go.
  *  3. Bounded: header bytes, error bodies, silence. Bodies are the callback's business; they are never kept here.
  *  4. Errors read as Go's net/http words them, since users know (and search for) those; reg_fail tells the kind.
- * Not logged: Authorization, and the values of queries. */
+ * What is logged and counted of it: log_job.c. */
 #include "reg/internal.h"
 #include <ctype.h>
 #include <errno.h>
@@ -466,6 +466,7 @@ int reg_exchange(const struct reg_exchange *x, struct reg_http_res *ret, struct 
 	res.url = xstrdup(x->url);
 	reg_log_request(x);
 	int r = run(h, &s, f, e);
+	reg_count(x, h->easy, r < 0 ? NULL : &res, f);
 	curl_slist_free_all(s.headers);
 	err_fini(&s.err);
 	reg_handle_put(x->io->client, h);
@@ -493,66 +494,4 @@ void reg_http_res_fini(struct reg_http_res *r)
 	strvec_fini(&r->values);
 	buf_fini(&r->error_body);
 	*r = (struct reg_http_res){0};
-}
-
-/* ---- log ---- */
-
-struct lines {
-	struct strvec keys, values;
-};
-
-static void line(struct lines *l, const char *prefix, const char *name, const char *value)
-{
-	_cleanup_free_ char *key = xasprintf("%s%s", prefix, name);
-	for (int i = 1; strvec_find(&l->keys, key) >= 0; i++) {
-		free(key);
-		key = xasprintf("%s%s.%d", prefix, name, i);
-	}
-	strvec_take(&l->keys, take_ptr(key));
-	strvec_add(&l->values, value);
-}
-
-static void lines_print(struct lines *l, const struct log_span *span, const char *msg)
-{
-	struct log_field *f = xcalloc(l->keys.n + 1, sizeof *f);
-	for (size_t i = 0; i < l->keys.n; i++) f[i] = (struct log_field){l->keys.v[i], l->values.v[i]};
-	log_fields(LOG_DEBUG, span, msg, f, l->keys.n);
-	free(f);
-	strvec_fini(&l->keys);
-	strvec_fini(&l->values);
-}
-
-void reg_log_request(const struct reg_exchange *x)
-{
-	struct lines l = {0};
-	if (!log_enabled(LOG_DEBUG)) return;
-	for (size_t i = 0; x->headers && i < x->headers->n; i++) {
-		const char *h = x->headers->v[i], *colon = strchr(h, ':');
-		if (!colon) continue;
-		_cleanup_free_ char *name = xstrndup(h, (size_t)(colon - h));
-		for (char *p = name; *p; p++) *p = (char)tolower((unsigned char)*p);
-		if (strcmp(name, "authorization") != 0 && strcmp(name, "cookie") != 0)
-			line(&l, "request.header.", name, colon + 1 + strspn(colon + 1, " "));
-	}
-	line(&l, "request.header.", "user-agent", REG_USER_AGENT);
-	line(&l, "request.", "method", x->method);
-	_cleanup_free_ char *url = reg_url_show(x->url);
-	line(&l, "", "url", url);
-	lines_print(&l, x->io->span, "do request");
-}
-
-void reg_log_response(const struct reg_exchange *x, const struct reg_http_res *r)
-{
-	struct lines l = {0};
-	if (!log_enabled(LOG_DEBUG)) return;
-	for (size_t i = 0; i < r->names.n; i++) {
-		const char *name = r->names.v[i];
-		if (strcmp(name, "set-cookie") == 0) continue;
-		_cleanup_free_ char *url = strcmp(name, "location") == 0 ? reg_url_show(r->values.v[i]) : NULL;
-		line(&l, "response.header.", name, url ? url : r->values.v[i]);
-	}
-	line(&l, "response.", "status", r->reason);
-	_cleanup_free_ char *url = reg_url_show(x->url);
-	line(&l, "", "url", url);
-	lines_print(&l, x->io->span, "fetch response received");
 }

@@ -178,6 +178,7 @@ char *reg_url_host(const char *url);                        /* host[:port] as wr
 int64_t reg_retry_after_ms(const char *value, time_t now);  /* seconds or date; 0: none */
 void reg_log_request(const struct reg_exchange *x);
 void reg_log_response(const struct reg_exchange *x, const struct reg_http_res *r);
+void reg_count(const struct reg_exchange *x, CURL *c, const struct reg_http_res *r /* NULL: it failed: f */, const struct reg_fail *f);
 
 /* ---- auth_job.c ---- */
 /* The authorization of one request: what was sent, and what a 401 leads to. */

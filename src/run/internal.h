@@ -57,6 +57,7 @@ struct oci_process {
 	const char *cwd;
 	const struct run_user *user;
 	bool tty, insecure, trace;
+	const char *traceparent; /* with trace */
 	const struct run_ulimit *ulimits;
 	size_t n_ulimits;
 };

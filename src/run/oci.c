@@ -96,7 +96,7 @@ static void put_user(struct json_w *w, const struct run_user *u)
 	json_obj_end(w);
 }
 
-static void put_env(struct json_w *w, char *const *env, bool trace)
+static void put_env(struct json_w *w, char *const *env, bool trace, const char *traceparent)
 {
 	static const char *const otel[][2] = {{"OTEL_TRACES_EXPORTER", "otlp"},
 					      {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix://" TRACE_SOCKET},
@@ -106,6 +106,7 @@ static void put_env(struct json_w *w, char *const *env, bool trace)
 		if (strchr(*env, '=')) strvec_add(&all, *env);
 	for (size_t i = 0; trace && i < array_len(otel); i++)
 		if (!strvec_env_get(&all, otel[i][0])) strvec_addf(&all, "%s=%s", otel[i][0], otel[i][1]);
+	if (trace && !str_empty(traceparent)) strvec_env_set(&all, "TRACEPARENT", traceparent);
 	put_strs(w, "env", all.v);
 }
 
@@ -134,7 +135,7 @@ static void put_process(struct json_w *w, const struct run_facts *f, const struc
 	if (p->tty) json_kbool(w, "terminal", true);
 	put_user(w, p->user);
 	put_strs(w, "args", p->args);
-	put_env(w, p->env, p->trace);
+	put_env(w, p->env, p->trace, p->traceparent);
 	json_kstr(w, "cwd", str_empty(p->cwd) ? "/" : p->cwd);
 	put_caps(w, f, p->insecure);
 	put_rlimits(w, p->ulimits, p->n_ulimits);
@@ -431,6 +432,7 @@ int oci_config(const struct run_facts *f, const struct oci_box *b, struct buf *o
 					  .tty = s->tty,
 					  .insecure = s->insecure,
 					  .trace = b->trace,
+					  .traceparent = s->traceparent,
 					  .ulimits = s->ulimits,
 					  .n_ulimits = s->n_ulimits});
 	json_key(&w, "root");

@@ -95,6 +95,7 @@ static void copy_spec(struct arena *a, struct run_spec *d, const struct run_spec
 	d->cwd = copy_str(a, s->cwd);
 	d->user = copy_str(a, s->user);
 	d->hostname = copy_str(a, s->hostname);
+	d->traceparent = copy_str(a, s->traceparent);
 	d->cgroup_parent = copy_str(a, s->cgroup_parent);
 	d->res.cpuset_cpus = copy_str(a, s->res.cpuset_cpus);
 	d->res.cpuset_mems = copy_str(a, s->res.cpuset_mems);

@@ -94,6 +94,7 @@ struct run_spec {           /* plain values, copied by run_start */
 	bool open_stdin; /* run_write_stdin feeds it; else /dev/null */
 	bool remove_stubs_recursive;
 	bool trace; /* bind the trace socket and add its OTEL_* variables where unset */
+	const char *traceparent; /* with them: TRACEPARENT; NULL or "": none */
 	const struct run_host *extra_hosts;
 	size_t n_extra_hosts;
 	const struct run_ulimit *ulimits;

@@ -1,5 +1,6 @@
 /* moby.buildkit.v1.Control, health, and the traces that clients push. */
 #include "proto/health.pb-c.h"
+#include "proto/otlp.pb-c.h"
 #include "serve/internal.h"
 
 #include <string.h>
@@ -14,7 +15,9 @@ static void solve(struct serve_call *c)
 {
 	struct build_reply r = serve_reply(c);
 	struct build *b = build_start(c->serve->engine, REQ(Control__SolveRequest), r);
-	if (b) c->build = b;
+	if (!b) return;
+	c->build = b;
+	build_trace(b, wire_call_header(c->wire, "traceparent"));
 }
 
 /* ---- Status ---- */
@@ -105,9 +108,34 @@ static void health_watch(struct serve_call *c)
 	wire_call_send_msg(c->wire, &m.base); /* the stream stays open: it never changes */
 }
 
-/* ---- traces: accepted and dropped ---- */
+/* ---- traces of clients and of steps: on to the collector, as they are ---- */
 
-static void trace_message(struct wire_call *w, const uint8_t *p, size_t n) { wire_call_send(w, NULL, 0), wire_call_finish(w, NULL); }
+static size_t spans_of(const Otlp__ExportTraceServiceRequest *m)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < m->n_resource_spans; i++)
+		for (size_t k = 0; k < m->resource_spans[i]->n_scope_spans; k++) n += m->resource_spans[i]->scope_spans[k]->n_spans;
+	return n;
+}
+
+static void trace_message(struct wire_call *w, const uint8_t *p, size_t n)
+{
+	struct tele_exporter *traces = w->user;
+	_cleanup_arena_ struct arena *a = arena_new(0);
+	struct err e = ERR_INIT;
+	if (traces && tele_exporter_enabled(traces)) {
+		const Otlp__ExportTraceServiceRequest *m =
+			wire_unpack_as(Otlp__ExportTraceServiceRequest, otlp__export_trace_service_request, p, n, a, &e);
+		if (!m) {
+			wire_call_finish(w, &e);
+			err_fini(&e);
+			return;
+		}
+		tele_export(traces, p, n, spans_of(m));
+	}
+	wire_call_send(w, NULL, 0);
+	wire_call_finish(w, NULL);
+}
 
 static void trace_ended(struct wire_call *w, const struct err *status) {}
 
@@ -115,7 +143,7 @@ static void trace_export(struct serve_call *c)
 {
 	static const struct wire_call_ops ops = {.message = trace_message, .ended = trace_ended};
 	c->wire->ops = &ops;
-	c->wire->user = NULL;
+	c->wire->user = engine_conf(c->serve->engine)->traces;
 	c->wire = NULL;
 	serve_done(c);
 }
@@ -132,6 +160,6 @@ const struct method serve_control_methods[] = {
 	{METHOD_CONTROL_SESSION, NULL, session, false},
 	{"/grpc.health.v1.Health/Check", &health__health_check_request__descriptor, health_check, false},
 	{"/grpc.health.v1.Health/Watch", &health__health_check_request__descriptor, health_watch, false},
-	{"/opentelemetry.proto.collector.trace.v1.TraceService/Export", NULL, trace_export, false},
+	{METHOD_TRACE_EXPORT, NULL, trace_export, false},
 	{0},
 };

@@ -7,7 +7,7 @@ struct serve {
 	struct engine *engine;
 	struct sess_manager *sessions;
 	struct blob_store *blobs;
-	struct wire_handler control;
+	struct wire_handler control, traces;
 };
 
 /* One call: freed when it has ended and nothing answers it any more. */

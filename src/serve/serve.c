@@ -184,6 +184,15 @@ static void start_control(const struct wire_handler *h, struct wire_call *w)
 		open_call(s, w, m, NULL);
 }
 
+/* Only traces: any step can reach it. */
+static void start_traces(const struct wire_handler *h, struct wire_call *w)
+{
+	if (!strcmp(w->path, METHOD_TRACE_EXPORT))
+		open_call(h->arg, w, find(serve_control_methods, w->path), NULL);
+	else
+		refuse(w);
+}
+
 struct serve *serve_new(struct engine *g, struct sess_manager *sessions, struct blob_store *blobs)
 {
 	struct serve *s = xnew(struct serve);
@@ -191,11 +200,13 @@ struct serve *serve_new(struct engine *g, struct sess_manager *sessions, struct 
 	s->sessions = sessions;
 	s->blobs = blobs;
 	s->control = (struct wire_handler){start_control, s};
+	s->traces = (struct wire_handler){start_traces, s};
 	return s;
 }
 
 void serve_free(struct serve *s) { free(s); }
 const struct wire_handler *serve_control(struct serve *s) { return &s->control; }
+const struct wire_handler *serve_traces(struct serve *s) { return &s->traces; }
 
 /* ---- a frontend's own connection ---- */
 

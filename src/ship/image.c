@@ -321,7 +321,7 @@ static void push(struct ship_run *r)
 	struct ship_desc root = image_job_root(&r->image);
 	struct ship_push_req req = {.env = env, .config = r->reg_config, .sessions = r->session_ids, .n_sessions = r->n_sessions,
 				    .names = &r->image.names, .by_digest = r->image.by_digest, .root = &root, .mount_source = mount_source,
-				    .named = pushed_name, .done = pushed, .arg = r};
+				    .named = pushed_name, .done = pushed, .arg = r, .span = r->req.span};
 	ship_show(r, "pushing layers", false);
 	r->push = ship_push_start(&req);
 }

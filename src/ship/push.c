@@ -150,6 +150,7 @@ static void part_init(struct ship_push *p, size_t i)
 	t->slot.group = ops_auth_group(&p->auth);
 	list_init(&t->slot.link);
 	reg_io_init(&t->io, p->req.env->reg, p->config);
+	t->io.span = ops_span_log(&p->req.span);
 	ops_auth_use(&p->auth, &t->io);
 	t->io.cancelled = &t->job.cancelled;
 	t->work = (struct push_one){.blobs = p->req.env->blobs, .io = &t->io, .digest = what->digests.v[i], .media_type = what->media_types.v[i],

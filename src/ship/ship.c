@@ -117,7 +117,7 @@ static void start(void *arg)
 	struct snap **snaps = xcalloc(r->n_refs, sizeof *snaps);
 	for (size_t i = 0; i < r->n_refs; i++) snaps[i] = r->refs[i].snap;
 	struct ops_fill_req req = {.snaps = snaps, .n = r->n_refs, .sessions = r->session_ids, .n_sessions = r->n_sessions,
-				   .blobs_only = r->opts.kind <= SHIP_DOCKER, .status = fill_status, .done = filled, .arg = r};
+				   .blobs_only = r->opts.kind <= SHIP_DOCKER, .status = fill_status, .done = filled, .arg = r, .span = r->req.span};
 	r->fill = r->cancelled ? NULL : ops_fill(r->req.env, &req);
 	free(snaps);
 	if (!r->fill) begin(r);

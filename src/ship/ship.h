@@ -56,6 +56,7 @@ struct ship_req {
 	/* The inline cache of reference number `ref`, given its layers (bottom to top): bytes for the config, or nothing. NULL: none. */
 	int (*inline_cache)(void *arg, size_t ref, const char *const *layers, size_t n, struct buf *ret, struct err *e);
 	void *inline_arg;
+	struct ops_span span;
 	void (*status)(void *arg, const struct prog_status *s);
 	void (*warn)(void *arg, const char *text);
 	/* response: "k=v" pairs. Once, later. */

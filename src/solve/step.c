@@ -4,6 +4,7 @@
  * Only these transitions exist: IDLE -> BUSY (something started), BUSY -> DONE | FAILED (it answered), BUSY -> IDLE (it
  * was cancelled and may be wanted again later). */
 #include "solve/internal.h"
+#include "tele/tele.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -224,6 +225,8 @@ static bool load(struct solve_node *n)
 	if (!any) return false;
 	if (solve_results_done(n)) {
 		n->cached = true;
+		tele_count(TELE_CACHE_HITS, 1);
+		tele_count(TELE_STEPS, 1, n->vt->kind, "cached");
 		solve_show_vertex(n, true, true, NULL);
 	}
 	solve_tell_waiters(n);
@@ -277,6 +280,7 @@ static void start_exec(struct solve_node *n)
 {
 	n->exec = SOLVE_BUSY;
 	n->under_way++;
+	tele_count(TELE_CACHE_MISSES, 1);
 	solve_show_vertex(n, true, false, NULL);
 	n->vt->exec(n->op, n);
 }
@@ -509,12 +513,20 @@ void solve_content_done(struct solve_node *n, size_t i, const char *digest, stru
 	solve_answered(n);
 }
 
+static void count(const struct solve_node *n, bool failed)
+{
+	struct timespec now = time_now();
+	tele_count(TELE_STEPS, 1, n->vt->kind, !failed ? "ran" : n->cancelled ? "canceled" : "failed");
+	tele_observe(TELE_STEP_SECONDS, (double)(now.tv_sec - n->started.tv_sec) + (double)(now.tv_nsec - n->started.tv_nsec) / 1e9, n->vt->kind);
+}
+
 void solve_exec_done(struct solve_node *n, struct snap **outputs, struct err *e)
 {
 	n->under_way--;
 	loop_slot_release(&n->pool_slot);
 	n->pool_waiting = false;
 	bool failed = e && err_is_set(e);
+	count(n, failed);
 	solve_show_vertex(n, false, true, failed ? (n->cancelled ? "context canceled" : e->msg) : NULL);
 	if (ended_by_cancel(n, e, &n->exec)) {
 		err_fini(e);

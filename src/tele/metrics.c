@@ -222,7 +222,7 @@ static void number(struct buf *out, double v)
 	if (v == floor(v) && fabs(v) < 9e15)
 		buf_addf(out, "%lld", (long long)v);
 	else
-		buf_addf(out, "%.9g", v);
+		buf_addf(out, "%.15g", v);
 }
 
 static void line(struct buf *out, const char *name, const char *suffix, const char *labels, double v)

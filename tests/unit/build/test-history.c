@@ -106,6 +106,8 @@ static struct prog_event *vertex(const char *of, bool done, bool cached)
 
 static void logs(void **st)
 {
+	static const struct tele_context trace_context = {"b60f6ce61cc3ad279d68e1cac4214723", "", true};
+	static const struct strvec resource = {0};
 	enum { BIG = 700 << 10 };
 	_cleanup_free_ char *big = xcalloc(1, BIG);
 	VEC(struct prog_event *) v = {0};
@@ -122,7 +124,10 @@ static void logs(void **st)
 				 .cut = build_status_cut,
 				 .ref = "r",
 				 .started = {100, 0},
-				 .ended = {102, 0}};
+				 .ended = {102, 0},
+				 .trace = &trace_context,
+				 .root_span = "ee6e4aa668101211",
+				 .resource = &resource};
 	assert_int_equal(history_logs_write(&h, &e), 0);
 	assert_int_equal(h.steps, 3);
 	assert_int_equal(h.cached, 1);
@@ -160,6 +165,10 @@ static void logs(void **st)
 		while (*at == '\n') at++;
 	}
 	assert_int_equal(spans, 3); /* the build, a and b; c never ended */
+	assert_int_equal(history_trace_write(&h, &e), 0);
+	assert_int_equal(h.n_spans, 3);
+	assert_non_null(memmem(h.spans.p, h.spans.n, "moby.buildkit.v1.Control/Solve", 30));
+	buf_fini(&h.spans);
 	for (size_t i = 0; i < v.n; i++) prog_unref(v.v[i]);
 	vec_fini(&v);
 }

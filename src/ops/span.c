@@ -1,0 +1,49 @@
+/* The span that work is done for, as a value: registry jobs name it in their debug lines, steps get it in their environment. */
+#include "ops/ops.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void ops_span_build(struct ops_span *s, struct ops_env *env, void *build, const char *digest, const char *name)
+{
+	*s = (struct ops_span){0};
+	if (!env->build_span) return;
+	bool sampled = env->build_span(build, digest, name, &s->log);
+	ops_span_rename(s, name);
+	tele_traceparent(s->log.trace_id, s->log.span_id, sampled, s->traceparent);
+}
+
+struct first {
+	struct ops_span *span;
+	struct ops_env *env;
+	struct solve_node *node;
+};
+
+static bool take(void *arg, struct solve_build *b)
+{
+	struct first *f = arg;
+	ops_span_build(f->span, f->env, solve_build_user(b), solve_node_digest(f->node), solve_node_name(f->node));
+	return true;
+}
+
+void ops_span_node(struct ops_span *s, struct ops_env *env, struct solve_node *n)
+{
+	struct first f = {s, env, n};
+	*s = (struct ops_span){0};
+	solve_node_each_build(n, take, &f);
+}
+
+/* Cut between characters, so that the name stays UTF-8. */
+void ops_span_rename(struct ops_span *s, const char *name)
+{
+	size_t n = name ? min_of(strlen(name), sizeof s->name - 1) : 0;
+	while (n && name[n] && ((unsigned char)name[n] & 0xc0) == 0x80) n--;
+	if (n) memcpy(s->name, name, n);
+	s->name[n] = 0;
+}
+
+const struct log_span *ops_span_log(struct ops_span *s)
+{
+	s->log.name = s->name;
+	return *s->log.trace_id ? &s->log : NULL;
+}
