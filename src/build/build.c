@@ -16,6 +16,7 @@ static void expire(void *arg);
 
 static void build_destroy(struct build *b)
 {
+	gc_soon(b->engine->gc); /* only now is nothing held any more */
 	loop_timer_stop(&b->keep);
 	build_readers_drop(b);
 	if (b->front) front_run_cancel(b->front);

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { GC_EVERY_MS = 120000 };
+enum { GC_FIRST_MS = 1000, GC_EVERY_MS = 120000 };
 
 struct history_listener {
 	struct history *history;
@@ -192,6 +192,8 @@ static void gc(void *arg)
 	loop_timer_start(h->engine->conf.env->loop, &h->gc, GC_EVERY_MS, 0, gc, h);
 }
 
+void history_gc_soon(struct history *h) { loop_timer_start(h->engine->conf.env->loop, &h->gc, GC_FIRST_MS, 0, gc, h); }
+
 /* ---- the API ---- */
 
 static bool active(const struct build *b) { return b->record && b->state != BUILD_DONE; }
@@ -343,8 +345,7 @@ struct history *history_new(struct engine *g)
 	struct history *h = xnew(struct history);
 	h->engine = g;
 	list_init(&h->listeners);
-	loop_timer_start(g->conf.env->loop, &h->gc, 0, 0, gc, h);
-	return h;
+	return h; /* old records go once the limits are known: history_gc_soon */
 }
 
 void history_free(struct history *h)

@@ -223,6 +223,7 @@ struct ops_memo *build_memo(void *user);
 /* history.c: records in the database, who listens */
 struct history *history_new(struct engine *g);
 void history_free(struct history *h);
+void history_gc_soon(struct history *h); /* the limits are others now */
 void history_started(struct history *h, struct build *b);
 int history_completed(struct history *h, const Control__BuildHistoryRecord *rec, struct err *e); /* stored, then told */
 int history_blobs(struct history *h, struct map *ret, struct err *e); /* digests of what the records name */

@@ -33,6 +33,7 @@ void engine_set_policy(struct engine *g, const struct engine_policy *o)
 	g->policy = p;
 	g->history_max_age_ns = o->history_max_age_ns;
 	g->history_max_entries = o->history_max_entries;
+	history_gc_soon(g->history);
 	gc_set(g->gc, o);
 }
 
