@@ -82,6 +82,8 @@ struct solve_node {
 	bool pool_waiting;
 	unsigned under_way; /* map, content, exec not answered yet */
 	bool queued;
+	bool fresh;   /* keys were found that its users have not looked at */
+	bool shown;   /* its end was told */
 	bool loading; /* load answers later */
 	struct solve_load load;
 	VEC(struct solve_load) tried; /* results of remote caches that could not be had */
@@ -129,6 +131,7 @@ void solve_fail(struct solve_node *n, const struct err *e);
 void solve_slot_done(struct solve_node *n, size_t o, struct snap *snap /* reference given */);
 bool solve_results_done(const struct solve_node *n); /* of what is wanted */
 void solve_write_rows(struct solve_node *n, size_t o); /* its keys and those that lead to it */
+void solve_spare_inputs(struct solve_node *n);
 bool solve_is_random(const char *digest);
 
 /* remote.c */

@@ -206,6 +206,7 @@ bool solve_remotes_load(struct solve_node *n)
 		remote_ref(l.remote);
 		n->under_way++;
 		l.remote->ops->load(l.remote->arg, n, l.item, l.result);
+		solve_spare_inputs(n);
 		return true;
 	}
 	return false;

@@ -27,8 +27,33 @@ static struct prog_event *vertex_event(struct solve_node *n, bool started, bool 
 	return ev;
 }
 
+static struct prog_event *spared_event(struct solve_node *n, struct timespec at)
+{
+	struct prog_vertex v = {.name = n->name, .cached = true, .started = at, .completed = at, .group_id = n->group_id,
+				.group_name = n->group_name, .group_weak = n->group_weak};
+	memcpy(v.digest, n->digest, sizeof v.digest);
+	for (size_t i = 0; i < n->n_in; i++) strvec_add(&v.inputs, n->in[i].node->digest);
+	struct prog_event *ev = prog_vertex_new(&v);
+	strvec_fini(&v.inputs);
+	return ev;
+}
+
+/* What a step that starts did not need of its inputs was as good as cached: clients count it so. */
+static void show_spared(struct solve_node *n, struct timespec at)
+{
+	for (size_t i = 0; i < n->n_in; i++) {
+		struct solve_node *in = n->in[i].node;
+		if (in->shown || in->exec == SOLVE_BUSY || in->exec == SOLVE_FAILED) continue;
+		in->shown = true;
+		show_spared(in, at);
+		publish(in, spared_event(in, at));
+	}
+}
+
 void solve_show_vertex(struct solve_node *n, bool started, bool completed, const char *error)
 {
+	if (started) show_spared(n, time_now());
+	n->shown |= completed;
 	publish(n, vertex_event(n, started, completed, error));
 }
 

@@ -217,6 +217,17 @@ static bool load_slot(struct solve_node *n, size_t o)
 	return false;
 }
 
+/* The node has (or will have) what it needs: results of its inputs that are not there yet are not wanted for it any more. */
+void solve_spare_inputs(struct solve_node *n)
+{
+	for (size_t i = 0; i < n->n_in; i++) {
+		const struct solve_slot *slot = &n->in[i].node->slot[n->in[i].output];
+		if (slot->want != SOLVE_RESULT || slot->done) continue;
+		solve_rewant_soon(n->solver);
+		return;
+	}
+}
+
 static bool load(struct solve_node *n)
 {
 	bool any = false;
@@ -231,6 +242,7 @@ static bool load(struct solve_node *n)
 	}
 	solve_tell_waiters(n);
 	solve_wake_users(n);
+	solve_spare_inputs(n);
 	return solve_results_done(n);
 }
 
@@ -372,6 +384,16 @@ static bool inputs_final(const struct solve_node *n)
 	return true;
 }
 
+/* New keys may lead whoever uses this node to a result of its own; then this one's is not wanted any more. So the demand is
+ * made anew before anything is started for it. */
+static bool users_first(struct solve_node *n)
+{
+	bool wait = n->fresh && n->users.n;
+	n->fresh = false;
+	if (wait) solve_rewant_soon(n->solver);
+	return wait;
+}
+
 static void advance(struct solve_node *n)
 {
 	if (wants(n, SOLVE_KEYS) && n->map_phase == SOLVE_DONE && solve_remotes_probe_new(n)) solve_wake_users(n);
@@ -383,7 +405,10 @@ static void advance(struct solve_node *n)
 	if (n->map_phase != SOLVE_DONE) return;
 	if (solve_remotes_busy(n)) return; /* a cache that is being read may have it */
 
-	if (probe(n)) solve_wake_users(n);
+	if (probe(n)) {
+		n->fresh = true;
+		solve_wake_users(n);
+	}
 	bool final = inputs_final(n);
 	if (final && !n->keys_final) {
 		n->keys_final = true;
@@ -392,11 +417,13 @@ static void advance(struct solve_node *n)
 	if (!wants(n, SOLVE_RESULT)) return;
 	if (!n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
 	if (!final) return; /* an input may still yield a match */
-	if (input_failed(n)) return;
+	if (input_failed(n) || users_first(n)) return;
 	if (content_pending(n)) return;
 	if (n->n_in && probe(n)) { /* what the content keys lead to */
+		n->fresh = true;
 		solve_wake_users(n);
 		if (!n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
+		if (users_first(n)) return;
 	}
 	if (!inputs_ready(n) || input_failed(n)) return;
 	if (!n->ignore_cache) {
