@@ -152,9 +152,12 @@ static size_t on_read(char *p, size_t size, size_t count, void *arg)
 	return (size_t)n;
 }
 
+/* curl sends a request again by itself when a connection that was used before ends without an answer. Part of a blob may be
+ * stored by then: sent from the begin it would be appended to that. Our own retry asks what was stored. */
 static int on_seek(void *arg, curl_off_t offset, int origin)
 {
 	struct state *s = arg;
+	if (s->x->kind == REG_LANE_BLOB && s->sent) return CURL_SEEKFUNC_FAIL;
 	if (origin != SEEK_SET || offset < 0 || (uint64_t)offset > s->x->body_bytes) return CURL_SEEKFUNC_FAIL;
 	s->sent = (uint64_t)offset;
 	return CURL_SEEKFUNC_OK;
@@ -306,6 +309,7 @@ static struct cause cause_of(CURLcode rc, long errnum, const char *text)
 		if (strstr(text, "wrong version number") || strstr(text, "http request"))
 			return (struct cause){FAIL_NOT_TLS, "http: server gave HTTP response to HTTPS client"};
 		return (struct cause){errnum == ECONNRESET ? FAIL_BROKEN : FAIL_NETWORK, text};
+	case CURLE_SEND_FAIL_REWIND: return (struct cause){FAIL_BROKEN, "connection reset by peer"};
 	case CURLE_GOT_NOTHING: return (struct cause){FAIL_BROKEN, "EOF"};
 	case CURLE_PARTIAL_FILE: return (struct cause){FAIL_BROKEN, "unexpected EOF"};
 	case CURLE_RECV_ERROR:

@@ -205,7 +205,7 @@ static int send_from(struct reg_op *op, const struct reg_host *h, char *upload /
 		if (r == 0) r = put_all(op, h, upload, (uint64_t)s->desc->size, f, e);
 	}
 	forget_upload(s);
-	if (r < 0 && (f->kind == FAIL_BROKEN || f->kind == FAIL_TIMEOUT || (f->kind == FAIL_STATUS && f->status >= 500)))
+	if (r < 0 && (f->kind == FAIL_BROKEN || f->kind == FAIL_TIMEOUT || (f->kind == FAIL_STATUS && (f->status >= 500 || f->status == 429))))
 		s->upload = take_ptr(upload);
 	free(upload);
 	if (r > 0) s->result = REG_PUSHED;
