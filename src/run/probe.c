@@ -18,6 +18,7 @@
 #include <sys/utsname.h>
 
 enum { PROBE_TIMEOUT_MS = 20000, BPF_MAX_BYTES = 64 * 1024, REASON_BYTES = 400 };
+enum { SWEEP_ROUNDS = 200, SWEEP_PAUSE_MS = 10 };
 
 #if defined(__x86_64__)
 enum { MACHINE = EM_X86_64 };
@@ -273,9 +274,73 @@ static void sweep_bundle(const char *dir, const char *name, void *arg)
 	path_remove_all(AT_FDCWD, bundle, NULL);
 }
 
+/* The processes that belong to a bundle that is still there: the runtime, by its command line, and what is in the container's
+ * cgroup, whose name ends in the bundle's. The runtime's state does not do for it: a daemon that is killed lets go of the
+ * root's lock before its children get their signal, so a runtime may still be about to write its state, or to start its
+ * container, while we look. A container's first process that has not joined its cgroup yet ends by itself when its runtime
+ * does. */
+struct culprit {
+	const char *bundles_dir;
+	const struct strvec *ids;
+	size_t found;
+};
+
+static bool reads(const char *pid, const char *file, struct buf *out)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%s/%s", pid, file);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char part[4096];
+	ssize_t n = fd < 0 ? -1 : read(fd, part, sizeof part);
+	buf_reset(out);
+	for (ssize_t i = 0; i < n; i++) buf_addc(out, part[i] ? part[i] : ' '); /* a command line's words end in NULs */
+	return n > 0;
+}
+
+static bool belongs(const char *pid, const struct culprit *c)
+{
+	_cleanup_buf_ struct buf cgroup = BUF_INIT, words = BUF_INIT;
+	if (!reads(pid, "cgroup", &cgroup) || !reads(pid, "cmdline", &words)) return false;
+	for (size_t i = 0; i < c->ids->n; i++) {
+		_cleanup_free_ char *bundle = xasprintf("%s/%s", c->bundles_dir, c->ids->v[i]);
+		if (strstr(buf_str(&cgroup), c->ids->v[i]) || strstr(buf_str(&words), bundle)) return true;
+	}
+	return false;
+}
+
+static void end_process(const char *dir, const char *name, void *arg)
+{
+	struct culprit *c = arg;
+	pid_t pid = (pid_t)atol(name);
+	(void)dir;
+	if (pid <= 1 || pid == getpid() || !belongs(name, c)) return;
+	c->found++;
+	kill(pid, SIGKILL);
+}
+
+static void add_name(const char *dir, const char *name, void *arg)
+{
+	(void)dir;
+	if (strlen(name) >= 16) strvec_add(arg, name); /* ids are random and long */
+}
+
+static void sweep_processes(const char *bundles_dir)
+{
+	_cleanup_strvec_ struct strvec ids = {0};
+	each_entry(bundles_dir, add_name, &ids);
+	if (!ids.n) return;
+	for (int quiet = 0, rounds = 0; quiet < 2 && rounds < SWEEP_ROUNDS;
+	     rounds++) { /* what was killed may have started one more */
+		struct culprit c = {bundles_dir, &ids, 0};
+		each_entry("/proc", end_process, &c);
+		quiet = c.found ? 0 : quiet + 1;
+		poll(NULL, 0, SWEEP_PAUSE_MS);
+	}
+}
+
 void probe_sweep(const struct run_facts *f, const char *state_dir)
 {
 	_cleanup_free_ char *rt = xasprintf("%s/rt", state_dir);
+	sweep_processes(f->bundles_dir);
 	each_entry(rt, sweep_runtime, NULL);
 	each_entry(f->bundles_dir, sweep_bundle, NULL);
 }
