@@ -61,7 +61,10 @@ static const struct note {
 	{"slipwayd", "SIGNALS",
 	 ".TP\n.BR SIGTERM \", \" SIGINT\nTake no more requests, let running builds end, then exit with status 0. The second "
 	 "one "
-	 "does not wait.\n"},
+	 "does not wait.\n.TP\n.B SIGHUP\nRead the configuration and the certificates again; so it does when these files change. Builds go on.\n"},
+	{"slipwayd", "CHECKING THE CONFIGURATION",
+	 ".B slipwayd check\\-config\n.RI [ FILE ]\ntells what is wrong with a configuration file, with line and column, and exits with "
+	 "status 1 when there is\nanything.\n.B slipwayd check\\-config \\-\\-effective\nprints every value and where it comes from.\n"},
 	{"slipwayd", "FILES",
 	 ".TP\n.I /etc/buildkit/buildkitd.toml\nThe configuration, when \\fB\\-\\-config\\fR names no other. See\n.BR "
 	 "slipwayd.toml (5).\n"
@@ -260,7 +263,11 @@ static bool each_page(bool (*take)(void *arg, const char *name, int section, con
 	page_of("buildctl", "buildctl", 1, &buildctl_root, DIALECT_BUILDCTL, true, &ctl);
 	if (take(arg, "buildctl", 1, &ctl)) return true;
 	page_of("slipwayd", "slipwayd", 8, manual_daemon(), DIALECT_BUILDCTL, true, &daemon);
-	return take(arg, "slipwayd", 8, &daemon);
+	if (take(arg, "slipwayd", 8, &daemon)) return true;
+	_cleanup_buf_ struct buf file = BUF_INIT, other = BUF_INIT;
+	conf_man(&file);
+	buf_adds(&other, ".so man5/slipwayd.toml.5\n");
+	return take(arg, "slipwayd.toml", 5, &file) || take(arg, "buildkitd.toml", 5, &other);
 }
 
 struct search {
@@ -279,7 +286,7 @@ int manual_page(const char *name, struct buf *out, struct err *e)
 {
 	struct search s = {name, out};
 	if (each_page(is_it, &s)) return 0;
-	return err_set(e, CODE_NOT_FOUND, "no manual page %s: there are slipway, slipway-COMMAND, buildctl and slipwayd", name);
+	return err_set(e, CODE_NOT_FOUND, "no manual page %s: there are slipway, slipway-COMMAND, buildctl, slipwayd and slipwayd.toml", name);
 }
 
 struct writing {

@@ -23,12 +23,11 @@ static int no_passphrase(char *buf, int size, int rw, void *arg) { return 0; }
 static FILE *open_file(const char *path, char **ret_fault)
 {
 	struct stat st;
-	FILE *f = fopen(path, "re");
-	if (f && fstat(fileno(f), &st) == 0 && S_ISDIR(st.st_mode)) {
-		fclose(f);
-		f = NULL;
-		errno = EISDIR;
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) { /* a pipe would make us wait */
+		*ret_fault = xstrdup("is no regular file");
+		return NULL;
 	}
+	FILE *f = fopen(path, "re");
 	if (!f) *ret_fault = xstrdup(strerror(errno));
 	return f;
 }

@@ -168,6 +168,8 @@ void reload_now(struct reload *r)
 	_cleanup_err_ struct err e = ERR_INIT;
 	struct staged s;
 	if (r->d->stopping) return;
+	_cleanup_free_ char *reloading = xasprintf("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)(time_mono_ns() / 1000));
+	daemon_notify(reloading);
 	int x = read_again(r, &report, &s, &e);
 	if (x < 0) {
 		log_error("configuration not reloaded, the old settings stay: %s", e.msg);
@@ -183,6 +185,7 @@ void reload_now(struct reload *r)
 		if (x >= 0 || (report.v.v[i].level != CONF_WARN && !strstr(e.msg, report.v.v[i].text)))
 			log_warn("%s", report.v.v[i].text);
 	staged_fini(&s);
+	daemon_notify("READY=1");
 	look(r);
 }
 

@@ -5,19 +5,20 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct conf *c = NULL;
-	struct strvec warnings = {0};
+	struct conf_report report = {0};
 	struct err e = ERR_INIT;
 	struct buf out = BUF_INIT;
-	int rc = conf_parse((const char *)data, size, "fuzz.toml", &c, &warnings, &e);
-	if (rc >= 0) rc = conf_finish(c, &warnings, &e);
-	if (rc < 0 && !err_is_set(&e)) bug("failed without an error");
-	if (rc >= 0) {
-		conf_dump(c, &out);
+	int rc = conf_parse((const char *)data, size, "fuzz.toml", &c, &report);
+	if (rc < 0 && !conf_report_count(&report, CONF_ERROR)) bug("failed without an error");
+	if (rc >= 0 && conf_finish(c, &report, &e) >= 0) {
+		conf_effective(c, &out);
 		conf_registry_find(c, "docker.io");
 	}
-	conf_free(c);
+	conf_unref(c);
 	buf_fini(&out);
-	strvec_fini(&warnings);
+	conf_dump_json((const char *)data, size, "fuzz.toml", &out, NULL);
+	buf_fini(&out);
+	conf_report_fini(&report);
 	err_fini(&e);
 	return 0;
 }
