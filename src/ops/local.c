@@ -52,6 +52,7 @@ static void cleanup(struct local_op *l)
 {
 	for (size_t i = 0; i < l->n_sessions; i++) free(l->sessions[i]);
 	l->n_sessions = l->at = 0;
+	local_job_drop_trash(&l->work);
 	snap_view_free(l->work.view);
 	snap_view_free(l->work.from);
 	if (l->work.root >= 0) close(l->work.root);
@@ -97,6 +98,7 @@ static void seal_done(struct loop_job *j)
 {
 	struct local_op *l = container_of(j, struct local_op, job);
 	if (!err_is_set(&l->work.error)) snap_freeze(l->snap, &l->work.error);
+	snap_empty_trash(l->o.env->snaps);
 	end(l, &l->work.error);
 }
 
@@ -157,6 +159,7 @@ static void start_sync(struct local_op *l)
 		.metadata_only = l->src.local.metadata_only,
 		.metadata_exceptions = attr(&l->src.local.metadata_exceptions, &meta),
 		.dest_fd = l->work.root,
+		.trash_fd = l->work.trash,
 		.index = &l->work.index,
 		.differ = l->src.local.differ_none ? SESS_DIFFER_NONE : SESS_DIFFER_METADATA,
 		.progress = progress,
@@ -210,8 +213,8 @@ static int take_existing(struct local_op *l, const char *key, struct err *e)
 static int take_snapshot(struct local_op *l, struct err *e)
 {
 	_cleanup_free_ char *description = xasprintf("local source for %s", l->src.local.name);
-	_cleanup_free_ char *base = xasprintf("local:%s:%s:%s%s", l->src.local.name, l->src.local.shared_key_hint, sess_shared_key(l->session),
-					      l->src.local.metadata_only ? ":metadata" : "");
+	_cleanup_free_ char *base = xasprintf("local:%s:%s:%s%s", l->src.local.name, l->src.local.shared_key_hint,
+					      sess_shared_key(l->session), l->src.local.metadata_only ? ":metadata" : "");
 	for (int i = 0; i < 1000; i++) {
 		_cleanup_free_ char *key = i ? xasprintf("%s#%d", base, i) : xstrdup(base);
 		int r = take_existing(l, key, e);
@@ -307,7 +310,8 @@ static void cancel(void *op, struct solve_node *n)
 	if (l->sync) sess_op_cancel(l->sync);
 }
 
-static const struct solve_op_vt local_vt = {.kind = "local", .map = map, .exec = exec, .cancel = cancel, .free = op_free, .source = false};
+static const struct solve_op_vt local_vt = {
+	.kind = "local", .map = map, .exec = exec, .cancel = cancel, .free = op_free, .source = false};
 
 void ops_local_source(struct ops_env *env, struct ops_graph *g, const struct llb_node *llb, const struct llb_source *src,
 		      struct solve_vertex *ret)

@@ -21,6 +21,7 @@ void local_job_open(struct local_job *j)
 	if (j->from && snap_copy_tree(j->from, j->view, j->cancelled, e) < 0) return;
 	j->root = snap_view_open_root(j->view, true, e);
 	if (j->root < 0) return;
+	j->trash = max_of(snap_view_trash(j->view, &j->trash_path, NULL), 0); /* without it, it only takes longer */
 	const char *index = j->index_from ? j->index_from : j->index_path;
 	if (tree_index_load(AT_FDCWD, index, &j->index, NULL) >= 0) {
 		/* While the sync writes, the file on disk would be wrong after a kill. */
@@ -29,6 +30,12 @@ void local_job_open(struct local_job *j)
 	}
 	if (empty_directory(j->root, e) < 0) return;
 	j->index = tree_index_new();
+}
+
+void local_job_drop_trash(struct local_job *j)
+{
+	if (j->trash_path) snap_view_trash_give(j->view, j->trash, take_ptr(j->trash_path));
+	j->trash = 0;
 }
 
 void local_job_seal(struct local_job *j)
@@ -41,6 +48,7 @@ void local_job_seal(struct local_job *j)
 	}
 	close(j->root);
 	j->root = -1;
+	local_job_drop_trash(j);
 	if (err_is_set(&j->sync_error)) {
 		err_move(e, &j->sync_error);
 		return;

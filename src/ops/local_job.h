@@ -5,12 +5,14 @@
 #include "tree/tree.h"
 
 struct local_job {
-	struct snap_view *view;   /* the snapshot to write */
-	struct snap_view *from;   /* copy this one into it first; NULL: no */
+	struct snap_view *view; /* the snapshot to write */
+	struct snap_view *from; /* copy this one into it first; NULL: no */
 	const atomic_bool *cancelled;
 	char *index_path;
-	char *index_from;         /* the index of `from`; NULL: none */
-	int root;                 /* out of open: directory to write, -1 before */
+	char *index_from; /* the index of `from`; NULL: none */
+	int root;         /* out of open: directory to write, -1 before */
+	int trash;        /* out of open: directory for what is replaced; 0: none */
+	char *trash_path;
 	struct tree_index *index; /* out of open */
 	struct err sync_error;    /* into seal: how the sync ended */
 	struct err error;
@@ -18,4 +20,6 @@ struct local_job {
 void local_job_open(struct local_job *j);
 /* error is the sync's, or why sealing failed. */
 void local_job_seal(struct local_job *j);
+/* Hand over what was replaced; harmless when there is none. Seal does it too. */
+void local_job_drop_trash(struct local_job *j);
 #endif

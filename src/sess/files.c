@@ -184,6 +184,7 @@ struct sess_op *sess_filesync_start(struct sess *s, const struct sess_filesync_r
 	t->j.run = run_recv;
 	t->recv = (struct sess_recv){
 		.dest_fd = req->dest_fd,
+		.trash_fd = req->trash_fd,
 		.old = *req->index,
 		.differ_none = req->differ == SESS_DIFFER_NONE,
 		.metadata_only = req->metadata_only,

@@ -62,7 +62,7 @@ struct recv {
 		uint32_t *item; /* 0: free, else item + 1 */
 		size_t n, cap;
 	} stamps;
-	uint64_t tmp_count;
+	uint64_t tmp_count, trash_count;
 	int64_t started_ns;
 	struct buf packet, metadata;
 };
@@ -71,6 +71,8 @@ static inline const struct tree_entry *old_of(struct recv *r, const struct item 
 {
 	return it->old == NONE ? NULL : tree_index_at(r->o->old, it->old);
 }
+/* Take a name away, with all below it; a missing one is fine. */
+int recv_discard(struct recv *r, int dfd, const char *name, struct err *e);
 /* A directory's attributes must be set again at the end. */
 static inline void recv_touch(struct recv *r, uint32_t dir)
 {

@@ -1,7 +1,8 @@
 /* The receiver's hand on the disk: directories, links, devices, and files whose bytes arrive in pieces.
- * Everything is reached from the destination's descriptor without following a link; a file is written under a temporary
- * name unless its own is known to be free, hashed on the way, and published by rename. A file that only has to prove that
- * it is the same is compared with what arrives, and written from the first difference on.
+ * Everything is reached from the destination's descriptor without following a link. A file is hashed while it is written. With
+ * an index the directory is ours alone: the old version's name is taken away and the new one is written under it (a rename
+ * over a file makes ext4 flush its bytes at once). Without one (merge) a file gets a temporary name and is published by rename.
+ * A file that only has to prove that it is the same is compared with what arrives, and written from the first difference on.
  * Source: fsutil diskwriter.go. */
 #include "sess/recv.h"
 
@@ -42,6 +43,15 @@ static void tmp_name(struct recv *r, char out[static 32])
 	snprintf(out, 32, ".tmp.%09llu", (unsigned long long)(r->started_ns / 1000 + (int64_t)r->tmp_count++) % 1000000000);
 }
 
+/* Deleting may take long (a disk that discards blocks does it file by file); a rename does not. */
+int recv_discard(struct recv *r, int dfd, const char *name, struct err *e)
+{
+	char to[32];
+	snprintf(to, sizeof to, "%llu", (unsigned long long)r->trash_count++);
+	if (r->o->trash_fd > 0 && renameat(dfd, name, r->o->trash_fd, to) == 0) return 0;
+	return path_remove_all(dfd, name, e);
+}
+
 /* Name `tmp` as `name`, whatever is there. */
 static int into_place(int dfd, const char *tmp, const char *name, struct err *e)
 {
@@ -64,14 +74,20 @@ static struct timespec stamp_of(int64_t ns)
 	return (struct timespec){s, rest};
 }
 
-/* Owner, mode, xattrs and times of an open file or directory, the mode after the owner (chown clears setuid). */
+/* Owner, mode, xattrs and times of an open file or directory, the mode after the owner (chown clears setuid). What is right
+ * already is left alone: a look costs a tenth of a change. */
 static int set_attrs(int fd, const struct tree_entry *t, struct err *e)
 {
 	struct timespec ts[2] = {stamp_of(t->mtime_ns), stamp_of(t->mtime_ns)};
-	if (fchown(fd, t->uid, t->gid) < 0) return err_sys(e, errno, "chown %s", t->path);
+	mode_t mode = tree_mode_unix(t->mode) & 07777;
+	struct stat now;
+	if (fstat(fd, &now) < 0) return err_sys(e, errno, "stat %s", t->path);
+	bool chown = now.st_uid != t->uid || now.st_gid != t->gid;
+	if (chown && fchown(fd, t->uid, t->gid) < 0) return err_sys(e, errno, "chown %s", t->path);
 	for (size_t i = 0; i < t->n_xattrs; i++) /* best effort, as the file system may know none */
 		if (xattr_allowed(t->xattrs[i].name)) fsetxattr(fd, t->xattrs[i].name, t->xattrs[i].value, t->xattrs[i].len, 0);
-	if (fchmod(fd, tree_mode_unix(t->mode) & 07777) < 0) return err_sys(e, errno, "chmod %s", t->path);
+	bool chmod = chown || t->n_xattrs || (now.st_mode & 07777) != mode;
+	if (chmod && fchmod(fd, mode) < 0) return err_sys(e, errno, "chmod %s", t->path);
 	return futimens(fd, ts) < 0 ? err_sys(e, errno, "set times of %s", t->path) : 0;
 }
 
@@ -163,23 +179,36 @@ void recv_file_free(struct recv *r, struct rfile *f)
 	free(f);
 }
 
+/* Under its own name: the old version goes first, so a failure leaves nothing of either (ITEM_NEW). */
+static int file_create_own(struct recv *r, struct rfile *f, int dfd, int flags, struct err *e)
+{
+	struct item *it = &r->items.v[f->item];
+	const struct tree_entry *t = entry_of(r, f->item);
+	const char *name = path_base(t->path);
+	mode_t mode = tree_mode_unix(t->mode) & 0777;
+	if (it->state == ITEM_OLD && recv_discard(r, dfd, name, e) < 0) return -1;
+	it->state = ITEM_NEW;
+	f->fd = openat(dfd, name, flags, mode);
+	if (f->fd < 0 && errno == EEXIST) { /* something that the index does not know */
+		if (recv_discard(r, dfd, name, e) < 0) return -1;
+		f->fd = openat(dfd, name, flags, mode);
+	}
+	return f->fd < 0 ? err_sys(e, errno, "create %s", t->path) : 0;
+}
+
 static int file_create(struct recv *r, struct rfile *f, struct err *e)
 {
 	struct item *it = &r->items.v[f->item];
-	const char *path = entry_of(r, f->item)->path;
+	const struct tree_entry *t = entry_of(r, f->item);
 	int dfd = recv_dir_fd(r, it->parent, e), flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
 	if (dfd < 0) return -1;
 	recv_touch(r, it->parent);
-	if (it->state == ITEM_NEW && r->o->old) {
-		f->fd = openat(dfd, path_base(path), flags, 0600);
-		if (f->fd >= 0) return 0;
-		if (errno != EEXIST) return err_sys(e, errno, "create %s", path);
-	}
+	if (r->o->old) return file_create_own(r, f, dfd, flags, e);
 	do {
 		tmp_name(r, f->tmp);
 		f->fd = openat(dfd, f->tmp, flags, 0600);
 	} while (f->fd < 0 && errno == EEXIST);
-	return f->fd < 0 ? err_sys(e, errno, "create %s", path) : 0;
+	return f->fd < 0 ? err_sys(e, errno, "create %s", t->path) : 0;
 }
 
 /* The comparison found a difference: write a new file that begins as the old one does. */

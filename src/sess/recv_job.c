@@ -121,7 +121,7 @@ static int remove_path(struct recv *r, const char *path, struct err *e)
 	if (fd < 0) return errno == ENOENT ? 0 : err_sys(e, errno, "remove %s", path);
 	size_t at = tree_index_lower(r->now, dir);
 	if (at < r->items.n && strcmp(entry_of(r, (uint32_t)at)->path, dir) == 0) recv_touch(r, (uint32_t)at);
-	return path_remove_all(fd, path_base(path), e) < 0 ? err_wrap(e, "remove %s", path) : 0;
+	return recv_discard(r, fd, path_base(path), e) < 0 ? err_wrap(e, "remove %s", path) : 0;
 }
 
 /* Remove what the old index has before `path` and the listing has not; NULL: to the end. Answers the index of path's old

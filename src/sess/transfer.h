@@ -21,6 +21,7 @@ struct sess_io {
 enum { SESS_ENTRY_RACY = 1 }; /* tree_entry.flags: written while it was being looked at; prove it next time */
 struct sess_recv {
 	int dest_fd;
+	int trash_fd; /* where what is gone or replaced is moved, on the same disk; 0 or less: it is deleted at once */
 	/* What dest holds. Without it (merge) dest may hold anything: what is in the way is replaced, the rest stays. */
 	const struct tree_index *old;
 	bool differ_none; /* ask for every file */

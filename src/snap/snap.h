@@ -101,6 +101,7 @@ int snap_store_open(struct loop *loop, struct db *db, const struct snap_opts *o,
 void snap_store_close(struct snap_store *s);
 bool snap_store_idle(const struct snap_store *s);
 const char *snap_store_name(const struct snap_store *s); /* "overlayfs" or "native": the worker's snapshotter label */
+void snap_empty_trash(struct snap_store *s);             /* soon, in a job */
 /* Told before a record goes away, whoever removes it. One listener. */
 void snap_store_on_remove(struct snap_store *s, void (*fn)(void *arg, struct snap *sn), void *arg);
 /* All records, active ones too, oldest first. `it` may be removed inside. */
@@ -187,6 +188,9 @@ void snap_view_free(struct snap_view *v);                /* NULL allowed */
 /* The whole tree as a directory fd on a detached mount, or on the directory itself where that shows the same. Paths below it
  * are a peer's: path_open_in. It stays usable until closed. writable: active snapshots only (FAILED_PRECONDITION). */
 int snap_view_open_root(const struct snap_view *v, bool writable, struct err *e);
+/* Where a file of the active layer can be made behind its mount's back, after open_root: 0, with *ret_fd the upper directory of
+ * that mount, or -1 there when the root is the layer's directory itself. -1: there is no such place (native). */
+int snap_view_open_upper(const struct snap_view *v, int *ret_fd, struct err *e);
 /* The layer's own directory (for tar_diff_overlay and usage); NOT_FOUND while lazy or nothing was written. */
 int snap_view_open_layer(const struct snap_view *v, struct err *e);
 /* The tree at path target (which exists). An active one is writable unless read_only; others are always read-only. */
@@ -197,6 +201,11 @@ int snap_view_seal(const struct snap_view *v, struct err *e);
 /* Bytes on disk of the own layer (blocks * 512, a hard linked file once). 0 when there is none. */
 int64_t snap_view_usage(const struct snap_view *v, const atomic_bool *cancelled, struct err *e);
 bool snap_view_userxattr(const struct snap_view *v);
+
+/* A fresh directory on the same disk for what the writer of v has no more use of: the descriptor. snap_view_trash_give (takes
+ * the path, closes the descriptor) hands it to the next snap_empty_trash; what a kill leaves goes at the next start. */
+int snap_view_trash(const struct snap_view *v, char **ret_path, struct err *e);
+void snap_view_trash_give(const struct snap_view *v, int fd, char *path);
 
 /* Fill a lazy layer: unpack into a directory beside its place, then rename. Jobs. */
 struct snap_fill {

@@ -11,6 +11,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 
 enum { SNAP_PEND_MAX_MS = 10000 };
 
@@ -121,26 +123,56 @@ void snap_store_drop(struct snap *sn)
 
 /* ---- deletion ---- */
 
+static void empty_work(struct loop_job *j)
+{
+	struct snap_store *s = container_of(j, struct snap_store, empty_job);
+	_cleanup_err_ struct err e = ERR_INIT;
+
+	if (snap_trash_empty(s->base, &e) < 0) log_debug("deleting snapshots: %s", e.msg); /* base does not change */
+}
+
+static void empty_done(struct loop_job *j)
+{
+	struct snap_store *s = container_of(j, struct snap_store, empty_job);
+
+	s->jobs--;
+	s->empty_running = false;
+	if (s->empty_again) snap_empty_trash(s);
+}
+
+void snap_empty_trash(struct snap_store *s)
+{
+	s->empty_again = s->empty_running;
+	if (s->empty_running) return;
+	s->empty_job = (struct loop_job){.work = empty_work, .done = empty_done};
+	if (!s->loop) {
+		empty_work(&s->empty_job);
+		return;
+	}
+	s->empty_running = true;
+	s->jobs++;
+	loop_job_start(s->loop, &s->empty_job, LOOP_DISK);
+}
+
 struct trash_job {
 	struct loop_job job;
 	struct snap_store *store;
 	char *base;
-	int64_t id; /* 0: only empty the trash */
+	int64_t id;
 };
 
-static void trash_run(const char *base, int64_t id)
+static void trash_move(const char *base, int64_t id)
 {
 	_cleanup_err_ struct err e = ERR_INIT;
 
-	if ((id && snap_trash_move(base, id, &e) < 0) || snap_trash_empty(base, &e) < 0)
-		log_debug("deleting snapshots: %s", e.msg);
+	if (snap_trash_move(base, id, &e) < 0) log_debug("deleting snapshots: %s", e.msg);
 }
 
 static void trash_work(struct loop_job *j)
 {
 	struct trash_job *t = container_of(j, struct trash_job, job);
 
-	trash_run(t->base, t->id);
+	trash_move(t->base, t->id);
 }
 
 static void trash_done(struct loop_job *j)
@@ -148,6 +180,7 @@ static void trash_done(struct loop_job *j)
 	struct trash_job *t = container_of(j, struct trash_job, job);
 
 	t->store->jobs--;
+	snap_empty_trash(t->store);
 	free(t->base);
 	free(t);
 }
@@ -157,7 +190,8 @@ void snap_store_trash(struct snap_store *s, int64_t id)
 	struct trash_job *t;
 
 	if (!s->loop) {
-		trash_run(s->base, id);
+		trash_move(s->base, id);
+		snap_empty_trash(s);
 		return;
 	}
 	t = xnew(struct trash_job);
@@ -270,6 +304,19 @@ static int store_clean(struct snap_store *s, int fd, const struct strvec *all, s
 	return 0;
 }
 
+/* ext4: directories in `path` have nothing to do with each other, so each gets a block group with room of its own. Without it
+ * all files come from the group of our parent, where creating one gets slow when many were deleted of late. A hint: others
+ * refuse. */
+static void spread(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int flags;
+
+	if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || flags & FS_TOPDIR_FL) return;
+	flags |= FS_TOPDIR_FL;
+	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
+}
+
 /* What was being made: to the trash as a whole, since deleting may take long. */
 static int store_empty_new(struct snap_store *s, struct err *e)
 {
@@ -279,7 +326,9 @@ static int store_empty_new(struct snap_store *s, struct err *e)
 	id_new(id);
 	to = xasprintf("%s/trash/new-%s", s->base, id);
 	if (rename(dir, to) < 0 && errno != ENOENT) return err_sys(e, errno, "%s", dir);
-	return path_mkdirs(dir, 0700, e);
+	if (path_mkdirs(dir, 0700, e) < 0) return -1;
+	spread(dir);
+	return 0;
 }
 
 static int store_dirs(struct snap_store *s, const char *dir, struct err *e)
@@ -293,6 +342,7 @@ static int store_dirs(struct snap_store *s, const char *dir, struct err *e)
 	if (!(real = realpath(base, NULL)))
 		return err_sys(e, errno, "%s", base); /* absolute: jobs have other working directories */
 	s->base = take_ptr(real);
+	spread(s->base);
 	return store_empty_new(s, e);
 }
 
@@ -382,7 +432,7 @@ int snap_store_open(struct loop *loop, struct db *db, const struct snap_opts *o,
 		store_free(s);
 		return err_wrap(e, "snapshots");
 	}
-	snap_store_trash(s, 0);
+	snap_empty_trash(s);
 	*ret = s;
 	return 0;
 }

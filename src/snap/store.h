@@ -22,6 +22,9 @@ struct snap_store {
 	struct loop_job sync_job;
 	int64_t durable_ms, pending_since_ns;
 	bool sync_running, sync_failed;
+	/* deletion: one job at a time */
+	struct loop_job empty_job;
+	bool empty_running, empty_again;
 	size_t jobs;
 };
 

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mount.h>
 
 void snap_view_free(struct snap_view *v)
@@ -194,6 +195,16 @@ int snap_view_open_root(const struct snap_view *v, bool writable, struct err *e)
 	return fd < 0 ? err_sys(e, errno, "opening the tree of snapshot %jd", (intmax_t)v->id) : fd;
 }
 
+int snap_view_open_upper(const struct snap_view *v, int *ret_fd, struct err *e)
+{
+	*ret_fd = -1;
+	if (view_form(v) == VIEW_DIR && (v->plain || v->chain.n == 0)) return 0;
+	if (view_form(v) != VIEW_SHARED) return err_set(e, CODE_UNIMPLEMENTED, "no upper directory");
+	_cleanup_free_ char *p = view_path(v, v->id, "fs");
+	*ret_fd = view_open_dir(p, e);
+	return *ret_fd < 0 ? -1 : 0;
+}
+
 int snap_view_open_layer(const struct snap_view *v, struct err *e)
 {
 	_cleanup_free_ char *p = NULL;
@@ -268,6 +279,28 @@ int snap_view_umount(const char *target, struct err *e)
 }
 
 /* ---- the end of writing ---- */
+
+int snap_view_trash(const struct snap_view *v, char **ret_path, struct err *e)
+{
+	char id[ID_STR];
+	int fd;
+
+	id_new(id);
+	_cleanup_free_ char *p = xasprintf("%s/new/old-%s", v->base, id);
+	if (mkdir(p, 0700) < 0) return err_sys(e, errno, "%s", p);
+	if ((fd = view_open_dir(p, e)) < 0) return -1;
+	*ret_path = take_ptr(p);
+	return fd;
+}
+
+void snap_view_trash_give(const struct snap_view *v, int fd, char *path)
+{
+	_cleanup_free_ char *to = xasprintf("%s/trash/%s", v->base, path_base(path));
+
+	close(fd);
+	if (rmdir(path) < 0 && rename(path, to) < 0) log_debug("%s: %s", path, strerror(errno));
+	free(path);
+}
 
 int snap_view_seal(const struct snap_view *v, struct err *e)
 {
