@@ -4,7 +4,11 @@
  *     /sys/fs/cgroup/<parent>/buildkit/<id>/   (ours)   .../<id>/<id>   (the runtime's)
  * v2 counters are hierarchical, so ours still says what was used and whether the kernel killed something for memory when
  * the runtime has removed its own, with any runtime; and cgroup.kill there kills even while a container is being set up.
- * On v1 none of this is done (the peer reads v2 only, too). */
+ * On v1 none of this is done (the peer reads v2 only, too).
+ *
+ * In a container the whole of /sys/fs/cgroup may be the container's, with us in it. A v2 cgroup that holds processes cannot
+ * give controllers to its children, so limits of steps would fail. With BUILDKIT_SETUP_CGROUPV2_ROOT, which images set, we
+ * make room first: own_root. */
 #include "run/internal.h"
 
 #include <errno.h>
@@ -22,6 +26,66 @@ static long fs_type(const char *path)
 	return statfs(path, &s) < 0 ? 0 : (long)s.f_type;
 }
 
+static int write_text(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd >= 0 && write(fd, text, strlen(text)) >= 0 ? 0 : -1;
+}
+
+/* Words of a small file, each handed to take() with its errors ignored: a process may have ended meanwhile. */
+static void each_word(const char *path, void (*take)(const char *word))
+{
+	char text[64 << 10], *save = NULL;
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+	text[n < 0 ? 0 : n] = 0;
+	for (char *w = strtok_r(text, " \n", &save); w; w = strtok_r(NULL, " \n", &save)) take(w);
+}
+
+static void move_process(const char *pid) { write_text(CGROUP_DIR "/init/cgroup.procs", pid); }
+
+static void hand_down(const char *controller)
+{
+	_cleanup_free_ char *word = xasprintf("+%s", controller);
+	if (write_text(CGROUP_DIR "/cgroup.subtree_control", word) < 0)
+		log_debug("cannot enable cgroup controller %s: %s", controller, strerror(errno));
+}
+
+/* Where /sys/fs/cgroup shows more than ours (Kubernetes), a cgroup namespace makes ours its root. The mount namespace is
+ * our own already. */
+static bool is_cgroup_root(void)
+{
+	char text[4096];
+	_cleanup_close_ int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+	text[n < 0 ? 0 : n] = 0;
+	return strcmp(text, "0::/\n") == 0;
+}
+
+static int own_namespace(void)
+{
+	if (is_cgroup_root()) return 0;
+	if (unshare(CLONE_NEWCGROUP) < 0 || umount2(CGROUP_DIR, MNT_DETACH) < 0) return -1;
+	return mount("cgroup2", CGROUP_DIR, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME, NULL);
+}
+
+/* cgroup.type is in every cgroup but the machine's own root, which needs none of this. Source: peer
+ * executor/resources/monitor.go prepareCgroupControllers, hack/buildkitd-entrypoint. */
+static void own_root(void)
+{
+	bool wanted = false;
+	const char *set = getenv("BUILDKIT_SETUP_CGROUPV2_ROOT");
+	if (!set || !str_bool(set, &wanted) || !wanted || fs_type(CGROUP_DIR) != CGROUP2_SUPER_MAGIC) return;
+	if (own_namespace() < 0) log_warn("cannot make a cgroup namespace: %s", strerror(errno));
+	if (access(CGROUP_DIR "/cgroup.type", F_OK) < 0) return;
+	if (mkdir(CGROUP_DIR "/init", 0755) < 0 && errno != EEXIST) {
+		log_warn("cannot make " CGROUP_DIR "/init, so limits of steps may fail: %s", strerror(errno));
+		return;
+	}
+	each_word(CGROUP_DIR "/cgroup.procs", move_process);
+	each_word(CGROUP_DIR "/cgroup.controllers", hand_down);
+}
+
 int run_enter_namespace(struct err *e)
 {
 	if (unshare(CLONE_NEWNS) < 0) return err_sys(e, errno, "enter a mount namespace");
@@ -29,6 +93,7 @@ int run_enter_namespace(struct err *e)
 	bool hybrid = fs_type(CGROUP_DIR) != CGROUP2_SUPER_MAGIC && fs_type(CGROUP_DIR "/unified") == CGROUP2_SUPER_MAGIC;
 	if (hybrid && umount2(CGROUP_DIR "/unified", MNT_DETACH) < 0)
 		log_debug("cannot unmount " CGROUP_DIR "/unified: %s", strerror(errno));
+	own_root();
 	return 0;
 }
 
