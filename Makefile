@@ -66,10 +66,12 @@ uninstall: configure-install
 	@cd $(B)/stage && find . ! -type d | sed 's/^\.//' | while read -r f; do echo "rm $(DESTDIR)$$f"; rm -f "$(DESTDIR)$$f"; done
 	@rm -rf $(B)/stage
 
-# build/image.tar: the release image, built by the programs in build/. See image/ and tools/mkimage.
+# build/image.tar: the release image, built by the programs in build/. See docs/image.md and tools/mkimage.
+#   TWICE=yes    let the daemon in the image build it again, and compare
+#   BASE=debian:bookworm-slim    take this base, where Docker Hub can be reached; without it mmdebstrap makes one
 image: deps-image
 	@$(MAKE) --no-print-directory build
-	@tools/mkimage $(B)
+	@BASE=$(BASE) tools/mkimage $(if $(filter yes 1,$(TWICE)),--twice) $(B)
 
 clean:
 	rm -rf $(B)
