@@ -7,7 +7,7 @@
 
 /* ---- layers ---- */
 
-static const struct snap_blob *fitting_blob(const struct ship_run *r, const struct snap *layer)
+const struct snap_blob *ship_layer_blob(const struct ship_run *r, const struct snap *layer)
 {
 	if (r->opts.force_compression) return snap_blob_find(layer, spec_compression_name(r->opts.compression));
 	const struct snap_blob *b = snap_blob_find(layer, spec_compression_name(r->opts.compression));
@@ -30,6 +30,23 @@ static int keep_blob(struct layer_task *t, struct err *e)
 	return snap_blob_add(t->layer, &b, e);
 }
 
+static void ready(struct ship_run *r)
+{
+	if (err_is_set(&r->error) || r->cancelled)
+		ship_end(r, NULL);
+	else
+		make_documents(r);
+}
+
+static void layers_ready(struct ship_run *r)
+{
+	ship_show(r, "exporting layers", true);
+	if (r->opts.rewrite_timestamp && !err_is_set(&r->error) && !r->cancelled)
+		ship_rewrite_start(r, ready);
+	else
+		ready(r);
+}
+
 static void layer_done(struct loop_job *j)
 {
 	struct layer_task *t = container_of(j, struct layer_task, job);
@@ -41,18 +58,14 @@ static void layer_done(struct loop_job *j)
 		for (size_t i = 0; i < r->n_layers; i++) loop_job_cancel(&r->layers[i].job);
 	}
 	if (--r->layers_left) return;
-	ship_show(r, "exporting layers", true);
-	if (err_is_set(&r->error) || r->cancelled)
-		ship_end(r, NULL);
-	else
-		make_documents(r);
+	layers_ready(r);
 }
 
 static void add_task(struct ship_run *r, struct snap *layer)
 {
 	for (size_t i = 0; i < r->n_layers; i++)
 		if (r->layers[i].layer == layer) return;
-	if (fitting_blob(r, layer)) return;
+	if (ship_layer_blob(r, layer)) return;
 	struct layer_task *t = &r->layers[r->n_layers++];
 	const struct snap_blob *any = snap_blob_find(layer, NULL);
 	struct snap *lower = snap_layer_lower(layer);
@@ -78,37 +91,87 @@ void ship_image_start(struct ship_run *r)
 		t->job.done = layer_done;
 		loop_job_start(r->req.env->loop, &t->job, LOOP_CPU);
 	}
-	if (r->n_layers) return;
-	ship_show(r, "exporting layers", true);
-	make_documents(r);
+	if (!r->n_layers) layers_ready(r);
 }
 
 /* ---- documents ---- */
 
-static void layer_info(const struct ship_run *r, const struct snap *layer, struct image_layer_info *l)
+static void layer_info(const struct ship_run *r, const struct ship_one *one, const struct snap *layer, struct image_layer_info *l)
 {
-	const struct snap_blob *b = fitting_blob(r, layer);
+	const struct snap_blob *b = ship_layer_blob(r, layer);
+	l->description = xstrdup(layer->description);
+	l->created = (struct timespec){layer->created_at_ns / 1000000000, layer->created_at_ns % 1000000000};
+	if (ship_rewrite_info(r, one, layer, l)) return;
 	snprintf(l->digest, sizeof l->digest, "%s", b->digest);
 	snprintf(l->diff_id, sizeof l->diff_id, "%s", layer->diff_id);
 	l->media_type = xstrdup(b->media_type);
-	l->description = xstrdup(layer->description);
 	l->mount_from = xstrdup(b->source);
 	l->size = b->size;
 	strvec_copy(&l->annotations, b->annotations.v, b->annotations.n);
-	l->created = (struct timespec){layer->created_at_ns / 1000000000, layer->created_at_ns % 1000000000};
 }
 
-static void find_epoch(const struct ship_run *r, const char *key, struct image_ref_info *info)
+bool ship_epoch(const struct ship_run *r, const char *key, struct timespec *ret)
 {
-	info->has_epoch = r->opts.has_epoch;
-	info->epoch = r->opts.epoch;
-	if (info->has_epoch) return;
+	if (r->opts.epoch_given) {
+		*ret = r->opts.epoch;
+		return r->opts.has_epoch;
+	}
 	const struct image_meta_kv *m = key ? ship_meta_find(r, "source.date.epoch", key) : NULL;
 	if (!m) m = ship_meta_find(r, "source.date.epoch", NULL);
-	if (!m || !m->len) return;
+	if (!m || !m->len) return false;
 	_cleanup_free_ char *text = xstrndup((const char *)m->data, m->len);
-	info->has_epoch = true;
-	info->epoch = (struct timespec){strtoll(text, NULL, 10), 0};
+	*ret = (struct timespec){strtoll(text, NULL, 10), 0};
+	return true;
+}
+
+/* ---- annotations ---- */
+
+static int collect_annotations(struct ship_run *r, struct err *e)
+{
+	for (size_t i = 0; i < r->opts.annotations.n; i++) {
+		const struct ship_kv *kv = &r->opts.annotations.v[i];
+		if (ship_annotation_add(&r->annotations, kv->key, kv->value, strlen(kv->value), e) < 0) return -1;
+	}
+	for (size_t i = 0; i < r->meta.n; i++) /* of the result: they count more */
+		if (ship_annotation_add(&r->annotations, r->meta.v[i].key, r->meta.v[i].data, r->meta.v[i].len, e) < 0) return -1;
+	return 0;
+}
+
+static bool has_platform(const struct image_job *j, const char *platform)
+{
+	for (size_t i = 0; i < j->n_refs; i++) {
+		_cleanup_free_ char *own = spec_platform_format(&j->refs[i].platform);
+		if (str_eq(own, platform)) return true;
+	}
+	return false;
+}
+
+static int check_annotations(const struct ship_run *r, const struct image_job *j, struct err *e)
+{
+	const struct ship_annotations *s = &r->annotations;
+	bool index = ship_annotations_any(s, SHIP_ANNOTATE_INDEX) || ship_annotations_any(s, SHIP_ANNOTATE_INDEX_DESC);
+	for (size_t i = 0; i < s->all.n && r->req.is_map; i++)
+		if (s->all.v[i].platform && !has_platform(j, s->all.v[i].platform))
+			return err_set(e, CODE_UNKNOWN, "invalid annotation: no platform %s found in source", s->all.v[i].platform);
+	if (j->docker_types && (index || ship_annotations_any(s, SHIP_ANNOTATE_MANIFEST_DESC)))
+		return err_set(e, CODE_UNKNOWN, "cannot export annotations with \"oci-mediatypes=false\"");
+	if (index && !j->is_map) return err_set(e, CODE_UNKNOWN, "index annotations not supported for single platform export");
+	return 0;
+}
+
+static int add_annotations(struct ship_run *r, struct err *e)
+{
+	struct image_job *j = &r->image;
+	if (collect_annotations(r, e) < 0 || check_annotations(r, j, e) < 0) return -1;
+	for (size_t i = 0; i < j->n_refs; i++) {
+		struct image_ref_info *ref = &j->refs[i];
+		_cleanup_free_ char *platform = j->is_map ? spec_platform_format(&ref->platform) : NULL;
+		ref->annotations = ship_annotations_of(&r->annotations, SHIP_ANNOTATE_MANIFEST, platform, &ref->n_annotations);
+		ref->desc_annotations = ship_annotations_of(&r->annotations, SHIP_ANNOTATE_MANIFEST_DESC, platform, &ref->n_desc_annotations);
+	}
+	j->index_annotations = ship_annotations_of(&r->annotations, SHIP_ANNOTATE_INDEX, NULL, &j->n_index_annotations);
+	j->index_desc_annotations = ship_annotations_of(&r->annotations, SHIP_ANNOTATE_INDEX_DESC, NULL, &j->n_index_desc_annotations);
+	return 0;
 }
 
 static int add_ref(struct ship_run *r, const struct ship_one *one, struct image_ref_info *info, struct err *e)
@@ -118,7 +181,7 @@ static int add_ref(struct ship_run *r, const struct ship_one *one, struct image_
 	info->scratch = one->snap == NULL;
 	info->config = ship_meta_find(r, "containerimage.config", one->key);
 	info->base_config = ship_meta_find(r, "containerimage.base.config", one->key);
-	find_epoch(r, one->key, info);
+	info->has_epoch = ship_epoch(r, one->key, &info->epoch);
 	if (one->platform || one->key) {
 		if (spec_platform_parse_normal(one->platform ? one->platform : one->key, &info->platform, e) < 0) return -1;
 	} else {
@@ -126,7 +189,7 @@ static int add_ref(struct ship_run *r, const struct ship_one *one, struct image_
 	}
 	size_t n = one->snap ? one->snap->chain.n : 0;
 	info->layers = xcalloc(n, sizeof *info->layers);
-	for (size_t k = 0; k < n; k++) layer_info(r, one->snap->chain.v[k], &info->layers[info->n_layers++]);
+	for (size_t k = 0; k < n; k++) layer_info(r, one, one->snap->chain.v[k], &info->layers[info->n_layers++]);
 	return 0;
 }
 
@@ -212,8 +275,7 @@ static void make_documents(struct ship_run *r)
 	*j = (struct image_job){.blobs = r->req.env->blobs, .is_map = r->req.is_map || ship_attests_any(r, !r->opts.attest_inline),
 				.artifact = r->opts.oci_artifact, .attests = r->att_in.v, .n_attests = r->att_in.n, .docker_types = !r->opts.oci_types,
 				.keep_nondist = r->opts.prefer_nondist, .docker_archive = r->opts.kind == SHIP_DOCKER,
-				.by_digest = r->opts.push_by_digest, .cancelled = &r->job.cancelled,
-				.annotations = r->opts.annotations.v, .n_annotations = r->opts.annotations.n};
+				.by_digest = r->opts.push_by_digest, .cancelled = &r->job.cancelled};
 	bool ok = true;
 	if (r->opts.kind == SHIP_DOCKER && r->req.is_map)
 		ok = err_set(&e, CODE_UNKNOWN, "docker exporter does not currently support exporting manifest lists") >= 0;
@@ -222,7 +284,7 @@ static void make_documents(struct ship_run *r)
 	j->n_refs = n;
 	static const struct ship_one nothing;
 	for (size_t i = 0; i < n && ok; i++) ok = add_ref(r, r->n_refs ? &r->refs[i] : &nothing, &j->refs[i], &e) >= 0 && add_inline(r, i, &j->refs[i], &e) >= 0;
-	if (ok) ok = add_names(r, &e) >= 0;
+	if (ok) ok = add_annotations(r, &e) >= 0 && add_names(r, &e) >= 0;
 	if (ok && j->is_map) ok = ship_attests_content(r, &e) >= 0;
 	if (!ok) {
 		ship_end(r, &e);

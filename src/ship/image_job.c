@@ -59,8 +59,8 @@ static int make_one(struct image_job *j, const struct image_ref_info *ref, struc
 		.n_inline_cache = ref->inline_cache.n,
 		.docker_types = j->docker_types,
 		.keep_nondist = j->keep_nondist,
-		.annotations = j->annotations,
-		.n_annotations = j->n_annotations,
+		.annotations = ref->annotations,
+		.n_annotations = ref->n_annotations,
 	};
 	char config_digest[DIGEST_STR], digest[DIGEST_STR];
 	int r = -1;
@@ -73,7 +73,8 @@ static int make_one(struct image_job *j, const struct image_ref_info *ref, struc
 	strvec_addf(&j->made, "exporting manifest %s", digest);
 	strvec_addf(&j->made, "exporting config %s", config_digest);
 	copy_digest(j->config_digest, config_digest);
-	*ret = (struct ship_desc){.media_type = spec_media_manifest(!j->docker_types), .size = (int64_t)manifest.n, .platform = &ref->platform};
+	*ret = (struct ship_desc){.media_type = spec_media_manifest(!j->docker_types), .size = (int64_t)manifest.n, .platform = &ref->platform,
+				  .annotations = ref->desc_annotations, .n_annotations = ref->n_desc_annotations};
 	copy_digest(ret->digest, digest);
 	return 0;
 }
@@ -160,7 +161,7 @@ static int make_index(struct image_job *j, struct ship_desc *descs, size_t n, st
 {
 	_cleanup_buf_ struct buf index = BUF_INIT;
 	char digest[DIGEST_STR];
-	if (ship_index(descs, n, NULL, 0, j->docker_types, &index, e) < 0 || blob_put(j->blobs, index.p, index.n, digest, e) < 0) return -1;
+	if (ship_index(descs, n, j->index_annotations, j->n_index_annotations, j->docker_types, &index, e) < 0 || blob_put(j->blobs, index.p, index.n, digest, e) < 0) return -1;
 	strvec_addf(&j->made, "exporting manifest list %s", digest);
 	*ret = (struct ship_desc){.media_type = spec_media_index(!j->docker_types), .size = (int64_t)index.n};
 	copy_digest(ret->digest, digest);
@@ -193,18 +194,28 @@ static int make(struct image_job *j, struct ship_desc *ret, struct err *e)
 	return r;
 }
 
+/* The annotations of the whole's descriptor: those that were asked for, and the moment of creation where they do not say it. Heap. */
+static struct ship_kv *root_annotations(const struct image_job *j, char *created, size_t *ret_n)
+{
+	const struct ship_kv *own = j->is_map ? j->index_desc_annotations : j->refs[0].desc_annotations;
+	size_t n = j->is_map ? j->n_index_desc_annotations : j->refs[0].n_desc_annotations;
+	struct ship_kv *v = xcalloc(n + 1, sizeof *v);
+	created_text(j, created);
+	v[0] = (struct ship_kv){"org.opencontainers.image.created", created};
+	if (n) memcpy(v + 1, own, n * sizeof *v);
+	*ret_n = n + 1;
+	return v;
+}
+
 void image_job_make(struct image_job *j)
 {
 	struct ship_desc root;
 	char created[TIME_STR];
 	if (make(j, &root, &j->error) < 0) return;
 	copy_digest(j->digest, root.digest);
-	created_text(j, created);
-	struct ship_kv kv = {"org.opencontainers.image.created", created};
-	struct ship_desc shown = root;
-	shown.annotations = &kv;
-	shown.n_annotations = 1;
-	ship_desc_json(&shown, &j->descriptor);
+	_cleanup_free_ struct ship_kv *kv = root_annotations(j, created, &root.n_annotations);
+	root.annotations = kv;
+	ship_desc_json(&root, &j->descriptor);
 }
 
 static int64_t blob_size(const struct image_job *j, const char *digest)
@@ -225,11 +236,9 @@ struct ship_desc image_job_root(const struct image_job *j)
 void image_job_archive(struct image_job *j)
 {
 	char created[TIME_STR];
-	created_text(j, created);
-	struct ship_kv kv = {"org.opencontainers.image.created", created};
 	struct ship_desc root = image_job_root(j);
-	root.annotations = &kv;
-	root.n_annotations = 1;
+	_cleanup_free_ struct ship_kv *kv = root_annotations(j, created, &root.n_annotations);
+	root.annotations = kv;
 	if (!j->is_map) root.platform = &j->refs[0].platform;
 	struct ship_archive a = {.store = j->blobs, .root = &root, .names = j->names.v, .n_names = j->names.n, .docker = j->docker_archive,
 				 .cancelled = j->cancelled};
@@ -261,9 +270,13 @@ void image_job_fini(struct image_job *j)
 		}
 		free(r->layers);
 		buf_fini(&r->inline_cache);
+		free(r->annotations);
+		free(r->desc_annotations);
 		spec_platform_fini(&r->platform);
 	}
 	free(j->refs);
+	free(j->index_annotations);
+	free(j->index_desc_annotations);
 	strvec_fini(&j->names);
 	strvec_fini(&j->made);
 	buf_fini(&j->descriptor);

@@ -30,14 +30,16 @@ struct image_ref_info {
 	bool has_epoch;
 	struct timespec epoch;
 	struct buf inline_cache; /* empty: none */
+	struct ship_kv *annotations, *desc_annotations; /* of the manifest, and of its descriptor; owned arrays */
+	size_t n_annotations, n_desc_annotations;
 };
 struct image_job {
 	struct blob_store *blobs;
 	struct image_ref_info *refs;
 	size_t n_refs;
 	bool is_map, artifact, docker_types, keep_nondist, docker_archive;
-	const struct ship_kv *annotations;
-	size_t n_annotations;
+	struct ship_kv *index_annotations, *index_desc_annotations; /* owned arrays */
+	size_t n_index_annotations, n_index_desc_annotations;
 	struct attest_in *const *attests; /* borrowed */
 	size_t n_attests;
 	struct strvec names; /* full references */

@@ -1,5 +1,6 @@
 #ifndef SHIP_INTERNAL_H
 #define SHIP_INTERNAL_H
+#include "ship/annotations.h"
 #include "ship/attest_files_job.h"
 #include "ship/image_job.h"
 #include "ship/layer_job.h"
@@ -41,6 +42,10 @@ struct ship_run {
 	struct ops_fill *fill;
 	struct layer_task *layers; /* distinct layers without a fitting blob */
 	size_t n_layers, layers_left;
+	struct ship_rewrite *rewrites; /* rewrite.c */
+	size_t n_rewrites, rewrites_left;
+	void (*rewritten)(struct ship_run *r);
+	struct ship_annotations annotations;
 	struct loop_job job;
 	bool job_runs;
 	struct image_job image;
@@ -54,17 +59,24 @@ struct ship_run {
 	bool cancelled;
 	struct timespec since;
 	/* local */
+	struct ship_dir *dirs; /* files.c: one a reference */
+	struct sess_send_root *roots;
 	size_t at;
-	struct snap_view *view;
-	int root_fd;
-	struct sess_send_root send_root;
-	char *top;
 	bool sent;
-	struct files_attest *files_attest; /* files.c: of the directory at hand */
 };
 
 void ship_show(struct ship_run *r, const char *id, bool end);
 void ship_end(struct ship_run *r, struct err *e /* taken; NULL or unset: success */);
+/* The moment that a reference (key NULL: the single one) counts as made at; false: none was given. */
+bool ship_epoch(const struct ship_run *r, const char *key, struct timespec *ret);
+const struct snap_blob *ship_layer_blob(const struct ship_run *r, const struct snap *layer); /* the one that fits; NULL: none */
+/* rewrite.c: then(r) at once or later; r->error tells whether it went well. */
+void ship_rewrite_start(struct ship_run *r, void (*then)(struct ship_run *r));
+void ship_rewrite_cancel(struct ship_run *r);
+void ship_rewrite_fini(struct ship_run *r);
+/* A layer of a reference as it was rewritten: false when it was not. */
+bool ship_rewrite_info(const struct ship_run *r, const struct ship_one *one, const struct snap *layer, struct image_layer_info *l);
+void ship_dirs_fini(struct ship_run *r); /* files.c */
 /* attest.c */
 void ship_attests_copy(struct ship_run *r, const struct ship_req *req);
 void ship_attests_fini(struct ship_run *r);

@@ -1,4 +1,5 @@
 /* One row an attribute: its name, which exporters know it, where it goes. */
+#include "ship/annotations.h"
 #include "ship/opts.h"
 
 #include <stdio.h>
@@ -42,6 +43,7 @@ static int parse_epoch(const char *v, struct ship_opts *o, struct err *e)
 {
 	char *end;
 	long long s = strtoll(v, &end, 10);
+	o->epoch_given = true;
 	if (!*v) return 0;
 	if (*end) return err_set(e, CODE_UNKNOWN, "invalid source-date-epoch: %s: strconv.ParseInt: parsing \"%s\": invalid syntax", v, v);
 	o->has_epoch = true;
@@ -77,12 +79,13 @@ static int set_special(const struct ship_kv *kv, struct ship_opts *o, struct err
 	bool image = o->kind <= SHIP_DOCKER;
 	if (!strcmp(kv->key, "source-date-epoch")) return parse_epoch(kv->value, o, e) < 0 ? -1 : 1;
 	if (image && !strcmp(kv->key, "compression")) return spec_compression_parse(kv->value, &o->compression, e) < 0 ? -1 : 1;
-	if (image && (str_starts(kv->key, "annotation.") || str_starts(kv->key, "annotation-manifest."))) {
-		struct ship_kv a = {strchr(kv->key, '.') + 1, kv->value};
-		vec_push(&o->annotations, a);
-		return 1;
+	if (image && str_starts(kv->key, "annotation")) {
+		struct ship_annotations checked = {0};
+		int is = ship_annotation_add(&checked, kv->key, kv->value, strlen(kv->value), e);
+		ship_annotations_fini(&checked);
+		if (is > 0) vec_push(&o->annotations, *kv);
+		return is;
 	}
-	if (image && str_starts(kv->key, "annotation")) return err_set(e, CODE_UNIMPLEMENTED, "exporter attribute %s is not supported yet", kv->key);
 	if (o->kind == SHIP_LOCAL && !strcmp(kv->key, "mode")) {
 		o->delete_mode = !strcmp(kv->value, "delete");
 		if (!o->delete_mode && strcmp(kv->value, "copy") && *kv->value)

@@ -26,7 +26,6 @@ static void run_free(struct ship_run *r)
 		free(r->meta.v[i].data);
 	}
 	vec_fini(&r->meta);
-	files_attest_free(r->files_attest);
 	ship_attests_fini(r);
 	for (size_t i = 0; i < r->n_layers; i++) {
 		snap_unref(r->layers[i].layer);
@@ -40,8 +39,9 @@ static void run_free(struct ship_run *r)
 		free((char *)r->attrs[i].value);
 	}
 	for (size_t i = 0; i < r->n_sessions; i++) free(r->sessions[i]);
-	if (r->root_fd >= 0) close(r->root_fd);
-	snap_view_free(r->view);
+	ship_dirs_fini(r);
+	ship_rewrite_fini(r);
+	ship_annotations_fini(&r->annotations);
 	image_job_fini(&r->image);
 	reg_config_unref(r->reg_config);
 	sess_unref(r->session);
@@ -50,7 +50,6 @@ static void run_free(struct ship_run *r)
 	ship_opts_fini(&r->opts);
 	err_fini(&r->error);
 	free(r->layers);
-	free(r->top);
 	free(r->refs);
 	free(r->attrs);
 	free(r);
@@ -145,7 +144,6 @@ struct ship_run *ship_start(const struct ship_req *req)
 {
 	struct ship_run *r = xnew(struct ship_run);
 	r->req = *req;
-	r->root_fd = -1;
 	copy_request(r, req);
 	struct err e = ERR_INIT;
 	if (ship_opts_parse(req->type, r->attrs, r->n_attrs, &r->opts, &e) < 0) {
@@ -167,6 +165,7 @@ void ship_cancel(struct ship_run *r)
 	r->cancelled = true;
 	loop_job_cancel(&r->job);
 	for (size_t i = 0; i < r->n_layers; i++) loop_job_cancel(&r->layers[i].job);
+	ship_rewrite_cancel(r);
 	if (r->fill) ops_fill_cancel(r->fill);
 	if (r->wait) sess_op_cancel(r->wait);
 	if (r->send) sess_op_cancel(r->send);
