@@ -398,6 +398,12 @@ static void start(void *arg)
 		have_result(b, &res, NULL);
 	} else if (*b->frontend) {
 		b->front = front_run_start(b, b->bridge, b->frontend, &b->attrs, front_done, b);
+	} else if (b->pb->definition) { /* an empty graph is scratch */
+		struct result res = {0};
+		struct result_ref x = {NULL, ref_new(b, NULL)};
+		prov_scope_ref(b->prov, x.ref);
+		vec_push(&res.refs, x);
+		have_result(b, &res, NULL);
 	}
 	/* else: the client's frontend calls by the bridge and ends with Return */
 }

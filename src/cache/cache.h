@@ -49,6 +49,11 @@ ptrdiff_t cache_graph_add(struct cache_graph *g, const char *digest, const struc
 /* At most CACHE_LAYERS_MAX blobs; none is nothing to say. An equal one is not added twice. */
 void cache_graph_result(struct cache_graph *g, size_t item, struct timespec created, const size_t *blobs, size_t n);
 
+/* Take away the results that need one of these blobs (by index). */
+void cache_graph_drop(struct cache_graph *g, const bool *gone);
+/* Which blobs the newest results need; ret has room for all. */
+void cache_graph_used(struct cache_graph *g, bool *ret);
+
 /* ---- looking up ---- */
 ptrdiff_t cache_graph_root(const struct cache_graph *g, const char *digest); /* without inputs; -1: absent */
 /* Records of operation `digest` that have `item` as input number `input`: how many (at most max) were put. */

@@ -196,6 +196,34 @@ void cache_graph_result(struct cache_graph *g, size_t item, struct timespec crea
 	it->sorted = false;
 }
 
+static bool needs_one(const struct cache_result *r, const bool *gone)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (gone[r->blobs[i]]) return true;
+	return false;
+}
+
+void cache_graph_drop(struct cache_graph *g, const bool *gone)
+{
+	for (size_t i = 0; i < g->items.n; i++) {
+		struct cache_item *it = &g->items.v[i];
+		for (size_t k = it->results.n; k-- > 0;) {
+			if (!needs_one(&it->results.v[k], gone)) continue;
+			free(it->results.v[k].blobs);
+			vec_remove(&it->results, k);
+		}
+	}
+}
+
+void cache_graph_used(struct cache_graph *g, bool *ret)
+{
+	memset(ret, 0, g->blobs.n * sizeof *ret);
+	for (size_t i = 0; i < g->items.n; i++) {
+		const struct cache_result *r = cache_graph_result_at(g, i, 0);
+		for (size_t k = 0; r && k < r->n; k++) ret[r->blobs[k]] = true;
+	}
+}
+
 /* ---- looking up ---- */
 
 ptrdiff_t cache_graph_root(const struct cache_graph *g, const char *digest) { return PTR_INDEX(map_get(&g->roots, digest)); }

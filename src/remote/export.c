@@ -238,41 +238,68 @@ static void finish(struct remote_export *x)
 
 /* ---- the job that writes ---- */
 
+static struct source *source_of(struct remote_export *x, size_t i)
+{
+	return x->from.v[i] < 0 ? NULL : &x->sources.v[x->from.v[i]];
+}
+
+/* Have what is written, here or there. What its own place has no more is marked. */
+static int gather(struct remote_export *x, const bool *used, bool *there, bool *gone, struct err *e)
+{
+	struct remote_place *p = x->place;
+	for (size_t i = 0; i < cache_graph_blobs(x->graph); i++) {
+		const struct cache_blob *b = cache_graph_blob_at(x->graph, i);
+		_cleanup_err_ struct err why = ERR_INIT;
+		if (!used[i] || blob_has(p->blobs, b->digest)) continue;
+		int r = p->kind->have(p, b, e);
+		if (r < 0) return -1;
+		there[i] = r;
+		if (there[i]) continue;
+		struct source *from = source_of(x, i);
+		if (!from || !from->place)
+			gone[i] = true;
+		else if (remote_fetch(from->place, b, &why) < 0) {
+			if (why.code != CODE_NOT_FOUND) return err_move(e, &why);
+			gone[i] = true;
+		}
+	}
+	return 0;
+}
+
 static int write_blob(struct remote_export *x, size_t i, struct err *e)
 {
 	const struct cache_blob *b = cache_graph_blob_at(x->graph, i);
 	struct remote_place *p = x->place;
-	struct source *from = x->from.v[i] < 0 ? NULL : &x->sources.v[x->from.v[i]];
-	if (!blob_has(p->blobs, b->digest)) {
-		int r = p->kind->have(p, b, e);
-		if (r) return r < 0 ? -1 : 0;
-		if (!from || !from->place)
-			return err_set(e, CODE_NOT_FOUND, "layer %s is not here and has no source", b->digest);
-		if (remote_fetch(from->place, b, e) < 0) return -1;
-	}
+	const struct source *from = source_of(x, i);
 	p->mount_from = NULL;
-	if (from && from->place && from->place->ref.domain && str_eq(from->place->ref.domain, p->ref.domain) &&
-	    !str_eq(from->place->ref.path, p->ref.path))
+	if (from && from->place && from->place->ref.domain && str_eq(from->place->ref.domain, p->ref.domain) && !str_eq(from->place->ref.path, p->ref.path))
 		p->mount_from = from->place->ref.path;
 	return p->kind->put(p, b, e);
+}
+
+static int write_blobs(struct remote_export *x, const bool *used, const bool *there, struct err *e)
+{
+	for (size_t i = 0; i < cache_graph_blobs(x->graph); i++) {
+		const char *digest = cache_graph_blob_at(x->graph, i)->digest;
+		if (!used[i]) continue;
+		if (atomic_load(&x->place->cancelled)) return err_set(e, CODE_CANCELLED, "context canceled");
+		remote_note(x->place, false, "writing layer %s", digest);
+		if (!there[i] && write_blob(x, i, e) < 0) return err_wrap(e, "error writing layer blob");
+		remote_note(x->place, true, "writing layer %s", digest);
+	}
+	return 0;
 }
 
 static void write_work(struct loop_job *j)
 {
 	struct remote_export *x = container_of(j, struct remote_export, job);
-	for (size_t i = 0; i < cache_graph_blobs(x->graph); i++) {
-		const char *digest = cache_graph_blob_at(x->graph, i)->digest;
-		if (atomic_load(&x->place->cancelled)) {
-			err_set(&x->error, CODE_CANCELLED, "context canceled");
-			return;
-		}
-		remote_note(x->place, false, "writing layer %s", digest);
-		if (write_blob(x, i, &x->error) < 0) {
-			err_wrap(&x->error, "error writing layer blob");
-			return;
-		}
-		remote_note(x->place, true, "writing layer %s", digest);
-	}
+	size_t n = cache_graph_blobs(x->graph);
+	_cleanup_free_ bool *used = xcalloc(n, sizeof *used), *there = xcalloc(n, sizeof *there), *gone = xcalloc(n, sizeof *gone);
+	cache_graph_used(x->graph, used);
+	if (gather(x, used, there, gone, &x->error) < 0) return;
+	cache_graph_drop(x->graph, gone);
+	cache_graph_used(x->graph, used);
+	if (write_blobs(x, used, there, &x->error) < 0) return;
 	x->place->kind->finish(x->place, x->graph, &x->response, &x->error);
 }
 

@@ -53,9 +53,20 @@ static int fetch(struct remote_place *p, const struct cache_blob *b, struct blob
 	return p->store.source.fetch(&p->store.source, b->digest, b->size, to, e);
 }
 
+/* The folder's name goes in a header of the session's calls. */
+static int check_name(const struct remote_place *p, struct err *e)
+{
+	for (const char *s = p->store.name; *s; s++)
+		if (*s < 0x20 || *s > 0x7e)
+			return err_set(e, CODE_INTERNAL,
+				       "header key \"buildkit-attachable-store-id\" contains value with non-printable ASCII characters: "
+				       "rename the cache's folder (%s)", p->store.name);
+	return 0;
+}
+
 static int put(struct remote_place *p, const struct cache_blob *b, struct err *e)
 {
-	return remote_store_put(p, b->digest, b->size, e);
+	return check_name(p, e) < 0 ? -1 : remote_store_put(p, b->digest, b->size, e);
 }
 
 static int put_doc(struct remote_place *p, const char *what, const struct buf *b, const char *digest, struct err *e)
