@@ -98,6 +98,10 @@ class Configured(Daemon):
     def whole_log(self):
         return self.log_path.read_text(errors="replace").replace('\\"', '"')
 
+    def processes(self):
+        """How many steps run."""
+        return len(list((self.state / "runtime" / "bundles").glob("*")))
+
     def configure(self, text, said="configuration reloaded", hup=True):
         """Write the file as an editor does, and wait until the daemon says so."""
         before = self.whole_log().count(said)
@@ -314,3 +318,28 @@ def test_history_limits(configured, registry, context):
     time.sleep(1.2)
     d.configure('[history]\nmaxAge = "1s"\nmaxEntries = 1\n')
     wait_until("the records to go", lambda: records() == 1, 20)
+
+
+# ---- parallelism ----
+
+def test_parallelism_reloaded_during_a_build(configured, registry, context, folder):
+    """Each step writes when it began and ended; at most 4 at once, and at most 2 among those that began after the reload."""
+    d = configured("[worker.oci]\nmax-parallelism = 4\n")
+    n = 10
+    stages = "".join(f"FROM {registry.base} AS s{i}\nRUN cut -d' ' -f1 /proc/uptime >/t{i}; sleep 1; cut -d' ' -f1 /proc/uptime >>/t{i}\n" for i in range(n))
+    mounts = " ".join(f"--mount=from=s{i},target=/m{i}" for i in range(n))
+    out = folder / "out"
+    last = f"FROM {registry.base} AS all\nRUN {mounts} mkdir /srv && cp /m*/t? /srv\nFROM scratch\nCOPY --from=all /srv /\n"
+    build = d.start_build(context(stages + last), f"--output=type=local,dest={out}")
+    wait_until("the first steps", lambda: d.processes() >= 4, 10)
+    d.configure("[worker.oci]\nmax-parallelism = 2\n")
+    reloaded = float(open("/proc/uptime").read().split()[0])
+    r = d.finish(build)
+    assert r.code == 0, r.out
+    spans = [tuple(map(float, (out / f"t{i}").read_text().split())) for i in range(n)]
+
+    def most(among):
+        return max((sum(a <= begin < b for a, b in among) for begin, _ in among), default=0)
+    late = [s for s in spans if s[0] > reloaded + 0.5]
+    assert most(spans) <= 4 and len(late) >= 2
+    assert most(late) <= 2, sorted(late)
