@@ -10,6 +10,7 @@ first part of a repository's name says what goes wrong with it:
   wrong    the mirror's bytes are wrong           once     the registry's bytes are wrong the first time
   token    bearer tokens that expire every 0.3 s  cdn      blobs are elsewhere, behind a redirect, with resets there
   gone     the mirror says 401, 403, 404, 500 or closes
+  auth     as token, and the tokens last    big      throttled to RATE bytes a second (also push-big)
   push-reset, push-limit, push-error, push-pieces (413 for more than 100 kB), push-token: the same, for uploads
 
 SLIPWAY_TEST_FAULTS: how many builds (48; the issue's number is 200).
@@ -26,6 +27,7 @@ import random
 import re
 import socket
 import struct
+import subprocess
 import tarfile
 import termios
 import threading
@@ -35,9 +37,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from conftest import find_program, need, wait_until
+
 PULL = ["plain", "reset", "cut", "limit", "error", "slow", "wrong", "once", "token", "cdn", "gone"]
 PUSH = ["push-reset", "push-limit", "push-error", "push-pieces", "push-token"]
 EVERY = 300_000
+RATE = 20_000_000
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 USERS = {"registry": ("user", "the-registry-secret"), "mirror": ("other", "the-mirror-secret")}
 
@@ -46,10 +51,11 @@ def digest_of(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def make_image(seed, size):
-    """Two layers, one of them of that size and not to be compressed; the blobs and the manifest."""
+def make_image(seed, *sizes):
+    """A layer of each size, not to be compressed, and a small one; the blobs and the manifest."""
     blobs, layers, diff_ids = {}, [], []
-    for name, n in ((f"big-{seed}", size), (f"small-{seed}", 2000)):
+    for i, n in enumerate([*sizes, 2000]):
+        name = f"small-{seed}" if i == len(sizes) else f"big-{seed}" + (f"-{i}" if i else "")
         raw = io.BytesIO()
         with tarfile.open(fileobj=raw, mode="w") as tar:
             info = tarfile.TarInfo(name)
@@ -123,6 +129,10 @@ class Handler(BaseHTTPRequestHandler):
 
     # -- requests
 
+    def setup(self):
+        super().setup()
+        self.server.faults.count("sockets", self.server.role, 1)
+
     def handle_one_request(self):
         try:
             super().handle_one_request()
@@ -130,6 +140,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def finish(self):
+        self.server.faults.count("sockets", self.server.role, -1)
         try:
             super().finish()
         except (ValueError, OSError):
@@ -168,6 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         data = f.manifests.get(self.repo + "/" + rest)
         if data is None:
             return self.answer(404)
+        f.served.setdefault(self.word, time.monotonic())
         self.answer(200, data, Content_Type=MANIFEST, Docker_Content_Digest=digest_of(data))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_any
@@ -190,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
             self.read_body()
             self.answer(503)
             return False
-        if fault == "token" and self.server.role == "registry":
+        if fault in ("token", "auth") and self.server.role == "registry":
             given = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
             expires = self.server.faults.tokens.get(given, 0)
             if expires < time.monotonic():
@@ -206,12 +218,12 @@ class Handler(BaseHTTPRequestHandler):
         form = urllib.parse.parse_qs(self.read_body().decode()) if self.command == "POST" else {}
         given = base64.b64decode((self.headers.get("Authorization") or "").removeprefix("Basic ")).decode()
         given = given or ":".join((form.get("username", [""])[0], form.get("password", [""])[0]))
-        if given != ":".join(USERS["registry"]):
+        if given not in (":".join(USERS["registry"]), "second:user"):
             return self.answer(401)
         f = self.server.faults
         name = f"token-{random.random()}"
         with f.lock:
-            f.tokens[name] = time.monotonic() + 0.3
+            f.tokens[name] = time.monotonic() + (300 if "auth." in str(self.query) + str(form) else 0.3)
             f.tokens_given += 1
         self.answer(200, json.dumps({"token": name, "access_token": name, "expires_in": 300}).encode())
 
@@ -244,6 +256,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def stream(self, fault, data, word, digest):
         breaks = fault in ("reset", "cut", "cdn") and len(data) > EVERY
+        if len(data) > 10000:
+            self.server.faults.count("transfers", self.server.role, 1)
         step = 20000 if fault == "slow" else 65536
         end = EVERY if breaks else len(data)
         for at in range(0, end, step):
@@ -253,10 +267,25 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.faults.sent += len(part)
             if fault == "slow":
                 time.sleep(0.002)
+            if fault == "big":
+                time.sleep(step / RATE)
+        if len(data) > 10000:
+            self.wfile.flush()
+            self.drained()
+            self.server.faults.count("transfers", self.server.role, -1)
         if breaks:
             self.break_off(reset=fault != "cut")
 
     # -- uploads
+
+    def slowly(self, n):
+        while n > 0:
+            part = self.rfile.read(min(65536, n))
+            if not part:
+                raise ConnectionError
+            n -= len(part)
+            time.sleep(len(part) / RATE)
+            yield part
 
     def upload(self, rest):
         f = self.server.faults
@@ -282,7 +311,12 @@ class Handler(BaseHTTPRequestHandler):
             self.read_body()
             return self.answer(416, Location=where, Range=f"0-{max(len(have) - 1, 0)}")
         breaks = fault == "reset" and length > EVERY
-        body = self.read_body(EVERY if breaks else None)
+        if fault == "big" and length > 10000:
+            f.count("transfers", self.server.role, 1)
+            body = b"".join(self.slowly(length))
+            f.count("transfers", self.server.role, -1)
+        else:
+            body = self.read_body(EVERY if breaks else None)
         with f.lock:
             f.received += len(body)
             f.uploads[name] = have + body
@@ -316,6 +350,7 @@ class Faults:
         self.blobs, self.manifests, self.uploads, self.tokens = {}, {}, {}, {}
         self.seen, self.secrets = set(), []
         self.sent = self.received = self.tokens_given = 0
+        self.now, self.most, self.served = {}, {}, {}
         self.servers = {}
         for role in ("registry", "mirror", "cdn"):
             s = Server(("127.0.0.1", 0), Handler)
@@ -324,8 +359,13 @@ class Faults:
             self.servers[role] = s
         self.hosts = {role: f"127.0.0.1:{s.server_address[1]}" for role, s in self.servers.items()}
 
-    def add(self, word, size):
-        blobs, manifest = make_image(word, size)
+    def count(self, what, role, by):
+        with self.lock:
+            self.now[what, role] = self.now.get((what, role), 0) + by
+            self.most[what, role] = max(self.most.get((what, role), 0), self.now[what, role])
+
+    def add(self, word, *sizes):
+        blobs, manifest = make_image(word, *sizes)
         for digest, data in blobs.items():
             self.blobs[word, digest] = data
         self.manifests[f"{word}/img/latest"] = self.manifests[f"{word}/img/{digest_of(manifest)}"] = manifest
@@ -340,13 +380,18 @@ class Faults:
 @pytest.fixture
 def faults(folder, monkeypatch):
     f = Faults()
-    config = {"auths": {f.hosts[role]: {"auth": base64.b64encode(":".join(user).encode()).decode()} for role, user in USERS.items()}}
-    (folder / "docker").mkdir()
-    (folder / "docker/config.json").write_text(json.dumps(config))
+    use_credentials(f, folder / "docker")
     monkeypatch.setenv("DOCKER_CONFIG", str(folder / "docker"))
     (folder / "buildkitd.toml").write_text(f'[registry."{f.hosts["registry"]}"]\nmirrors = ["{f.hosts["mirror"]}"]\n')
     yield f
     f.stop()
+
+
+def use_credentials(faults, folder, registry=None):
+    users = dict(USERS, registry=registry or USERS["registry"])
+    folder.mkdir(exist_ok=True)
+    auths = {faults.hosts[role]: {"auth": base64.b64encode(":".join(user).encode()).decode()} for role, user in users.items()}
+    (folder / "config.json").write_text(json.dumps({"auths": auths}))
 
 
 @pytest.fixture
@@ -407,3 +452,79 @@ def test_builds_through_faults(faulty_daemon, faults, folder, context):
     # each host that was passed over is told with its reason, once
     told = [line for line in log.splitlines() if "level=info" in line and "trying next host" in line]
     assert told and len(told) <= 12, told
+
+
+def test_tokens_are_shared_by_the_builds_of_one_user(faulty_daemon, faults, folder, context, monkeypatch):
+    """The client fetches them and proves who it is: a second build uses the first one's token, another user's does not."""
+    for i in range(3):
+        faults.add(f"auth.{i}", 3000)
+    faults.manifests["auth.0/img/two"] = faults.manifests["auth.1/img/latest"]
+    for digest in [d for word, d in faults.blobs if word == "auth.1"]:
+        faults.blobs["auth.0", digest] = faults.blobs["auth.1", digest]
+    faults.manifests["auth.0/img/" + digest_of(faults.manifests["auth.0/img/two"])] = faults.manifests["auth.0/img/two"]
+    host = faults.hosts["registry"]
+
+    def build(tag):
+        return faulty_daemon.build(context(f"FROM {host}/auth.0/img:{tag}\n"), "--no-cache", f"--output=type=tar,dest={folder}/o.tar")
+
+    build("latest")
+    assert faults.tokens_given == 1
+    build("two")
+    assert faults.tokens_given == 1, "the second build of the same user asked for a token again"
+    assert (folder / "docker/.token_seed").stat().st_mode & 0o777 == 0o600
+    use_credentials(faults, folder / "other", ("second", "user"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder / "other"))
+    build("latest")
+    assert faults.tokens_given == 2, "another user was given the first one's token"
+    monkeypatch.setenv("BUILDKIT_NO_CLIENT_TOKEN", "1")  # then the daemon gets the credentials and asks itself
+    build("two")
+    assert faults.tokens_given == 3
+
+
+def sockets_to(port):
+    """What `ss` says: established connections from here to that port."""
+    out = subprocess.run(["ss", "-Htn", "state", "established", f"( dport = :{port} )"], capture_output=True, text=True, check=True).stdout
+    return len(out.splitlines())
+
+
+def is_sanitized(program):
+    return b"__asan_init" in program.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["pull", "push"])
+def test_connection_limit(faulty_daemon, faults, folder, context, what):
+    """12 layers, throttled: never more than 4 transfers and 5 sockets, and another build's manifest does not wait for them.
+
+    SLIPWAY_TEST_LAYER: bytes of a layer (2,000,000; the issue's number is 20,000,000)."""
+    need("ss")
+    size = int(os.environ.get("SLIPWAY_TEST_LAYER") or 2_000_000)
+    host, port = faults.hosts["registry"], faults.servers["registry"].server_address[1]
+    faults.add("plain.0", 3000)
+    if what == "pull":
+        faults.add("big.0", *[size] * 12)
+        build = faulty_daemon.start_build(context(f"FROM {host}/big.0/img\n", name="big"), f"--output=type=local,dest={folder}/out")
+    else:
+        path = context("FROM scratch\n" + "".join(f"COPY data{i} /\n" for i in range(12)), name="big")
+        for i in range(12):
+            (path / f"data{i}").write_bytes(random.Random(i).randbytes(size))
+        build = faulty_daemon.start_build(path, f"--output=type=image,name={host}/push-big.0/img:latest,push=true")
+    wait_until("four transfers", lambda: faults.now.get(("transfers", "registry")) == 4 or build.poll() is not None)
+    assert build.poll() is None, build.communicate()[0]
+    seen, waits = [], []
+    for i in range(3):
+        faults.served.pop("plain.0", None)
+        start = time.monotonic()
+        other = faulty_daemon.start_build(context(f"FROM {host}/plain.0/img\nLABEL n={i}\n", name=f"other{i}"), "--no-cache")
+        faulty_daemon.finish(other)
+        waits.append(faults.served["plain.0"] - start)
+        seen.append(sockets_to(port))
+    while build.poll() is None:
+        seen.append(sockets_to(port))
+        time.sleep(0.02)
+    r = faulty_daemon.finish(build)
+    assert r.code == 0, r.out
+    most = {k[0]: n for k, n in faults.most.items() if k[1] == "registry"}
+    print(f"{what}: at most {most}, by ss {max(seen)} sockets; another build's manifest after {', '.join(f'{w:.3f}' for w in waits)} s")
+    assert most["transfers"] == 4, "four at once were expected"
+    assert most["sockets"] <= 5 and max(seen) <= 5
+    assert min(waits) < (1 if is_sanitized(find_program("slipwayd", "daemon")) else 0.1)
