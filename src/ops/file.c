@@ -12,6 +12,7 @@
 struct segment_action {
 	const Pb__FileAction *action;
 	struct snap_view *source, *user, *group;
+	bool share; /* files may be hard links to the source's (adr/0006) */
 };
 
 struct file_op {
@@ -99,7 +100,10 @@ static const Pb__ChownOpt *owner_of(const Pb__FileAction *a)
 	}
 }
 
-static int64_t name_input(const Pb__UserOpt *u) { return u && u->user_case == PB__USER_OPT__USER_BY_NAME ? u->byname->input : LLB_NONE; }
+static int64_t name_input(const Pb__UserOpt *u)
+{
+	return u && u->user_case == PB__USER_OPT__USER_BY_NAME ? u->byname->input : LLB_NONE;
+}
 
 static void use(struct file_op *f, int64_t index)
 {
@@ -128,6 +132,34 @@ static struct snap_view *view_at(struct file_op *f, int64_t index)
 	return s ? snap_view_new(s) : NULL;
 }
 
+/* The source is a tree whose files are replaced and never written, and the layer is not made upon it. */
+static bool may_share(const struct file_op *f, const struct snap *source)
+{
+	if (!source || source->kind != SNAP_LAYER) return false;
+	if (strcmp(source->type, SNAP_SOURCE_LOCAL) && strcmp(source->type, SNAP_SOURCE_GIT)) return false;
+	for (size_t i = 0; i < f->active->chain.n; i++)
+		if (f->active->chain.v[i] == source) return false;
+	return true;
+}
+
+/* What may write into files that are there already, or change their metadata (an archive's hard links). */
+static bool writes_in_place(const Pb__FileAction *a)
+{
+	return a->action_case == PB__FILE_ACTION__ACTION_MKFILE ||
+	       (a->action_case == PB__FILE_ACTION__ACTION_COPY && a->copy->attemptunpackdockercompatibility);
+}
+
+static void judge_sharing(struct file_op *f)
+{
+	bool later = false;
+	for (size_t i = f->n_segment; i-- > 0;) {
+		struct segment_action *s = &f->segment[i];
+		s->share = !later && s->action->action_case == PB__FILE_ACTION__ACTION_COPY &&
+			   may_share(f, snap_at(f, s->action->secondaryinput));
+		later |= writes_in_place(s->action);
+	}
+}
+
 static void add_to_segment(struct file_op *f, const Pb__FileAction *a)
 {
 	struct segment_action *s = &f->segment[f->n_segment++];
@@ -141,7 +173,8 @@ static void add_to_segment(struct file_op *f, const Pb__FileAction *a)
 static bool inputs_ready(const struct file_op *f, const Pb__FileAction *a)
 {
 	const Pb__ChownOpt *o = owner_of(a);
-	return is_ready(f, a->secondaryinput) && is_ready(f, name_input(o ? o->user : NULL)) && is_ready(f, name_input(o ? o->group : NULL));
+	return is_ready(f, a->secondaryinput) && is_ready(f, name_input(o ? o->user : NULL)) &&
+	       is_ready(f, name_input(o ? o->group : NULL));
 }
 
 /* Action k goes on in the layer of the one before it. */
@@ -158,7 +191,10 @@ static int run_action(struct file_op *f, const struct segment_action *s, int roo
 	_cleanup_close_ int user = s->user ? snap_view_open_root(s->user, false, e) : -1;
 	_cleanup_close_ int group = s->group ? snap_view_open_root(s->group, false, e) : -1;
 	if ((s->source && source < 0) || (s->user && user < 0) || (s->group && group < 0)) return -1;
-	struct file_job_ctx ctx = {rootfd, source, user, group, &f->job.cancelled};
+	struct file_job_ctx ctx = {rootfd, source, user, group, &f->job.cancelled, .share = s->share};
+	_cleanup_close_ int upper = -1;
+	if (s->share) ctx.share = snap_view_open_upper(f->view, &upper, NULL) == 0;
+	ctx.upperfd = max_of(upper, 0);
 	return file_job_action(&ctx, s->action, e);
 }
 
@@ -250,6 +286,7 @@ static void advance(struct file_op *f)
 	f->n_segment = 0;
 	do add_to_segment(f, pb->actions[f->at++]);
 	while (f->at < pb->n_actions && continues(f, f->at));
+	judge_sharing(f);
 	f->job.work = segment_work;
 	f->job.done = segment_done;
 	loop_job_start(f->o.env->loop, &f->job, LOOP_DISK);
@@ -304,6 +341,12 @@ static void cancel(void *op, struct solve_node *n)
 }
 
 const struct ops_kind ops_file_kind = {
-	.vt = {.kind = "file", .map = ops_map_by_keys, .content = ops_content, .exec = exec, .cancel = cancel, .free = op_free, .debris = debris},
+	.vt = {.kind = "file",
+	       .map = ops_map_by_keys,
+	       .content = ops_content,
+	       .exec = exec,
+	       .cancel = cancel,
+	       .free = op_free,
+	       .debris = debris},
 	.size = sizeof(struct file_op),
 };

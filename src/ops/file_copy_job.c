@@ -34,12 +34,15 @@ struct copier {
 	struct buf rel;   /* of the entry at hand below the top; "" at the top */
 	struct file_data data;
 	size_t n_include, n_exclude;
+	bool no_share; /* these two trees cannot be linked */
 };
 
 struct level {
 	struct level *up;
 	const char *from, *to; /* its names below up */
 	int src, dst;
+	int stage; /* in the upper layer, for files that are shared: the directory itself or `.slipway-...` in it; 0: none */
+	char staged[40]; /* its name, if it is one of its own */
 	struct stat st;
 	bool done;           /* the destination directory is there and open */
 	bool created;        /* by us */
@@ -195,13 +198,87 @@ static int copy_link(struct copier *c, const struct level *up, const char *to, c
 	return 0;
 }
 
-static int copy_regular(struct copier *c, const struct level *up, const char *from, const char *to, const struct stat *st,
+/* ---- files shared with the source (adr/0006) ----
+ * Never reached through an overlay mount, which has no links to elsewhere: the link is made in the upper layer. That is right
+ * behind the mount's back in a directory that this copy has just made and nobody has looked into; in any other one the file is
+ * linked into a directory of its own there and renamed through the mount. */
+
+static int open_upper(struct copier *c, const char *dir, const char *sub)
+{
+	_cleanup_free_ char *path = path_join(dir, sub);
+	return path_open_in(c->ctx->upperfd, path, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0, NULL);
+}
+
+/* Where files of this level are linked. -1: nowhere. */
+static int open_stage(struct copier *c, struct level *up)
+{
+	char id[ID_STR];
+	if (up->stage > 0) return up->stage;
+	if (!c->ctx->upperfd) return up->dst;
+	_cleanup_free_ char *path = path_at(c, c->dst);
+	_cleanup_free_ char *dir = path_dir(path);
+	if (!up->created) {
+		id_new(id);
+		snprintf(up->staged, sizeof up->staged, ".slipway-%.20s", id);
+		if (mkdirat(up->dst, up->staged, 0700) < 0) return up->staged[0] = 0, -1;
+	}
+	int fd = open_upper(c, dir, up->staged);
+	if (fd < 0) return -1;
+	return up->stage = fd;
+}
+
+static void close_stage(struct level *l)
+{
+	if (l->stage > 0) close(l->stage);
+	if (l->staged[0]) unlinkat(l->dst, l->staged, AT_REMOVEDIR);
+	l->stage = 0;
+	l->staged[0] = 0;
+}
+
+/* Is what would be copied the file itself, in all its metadata? One with several names is not shared again: no tree ever shows
+ * one file under two names because of us. */
+static bool is_sharable(const struct copier *c, const struct stat *st)
+{
+	struct timespec ts[2];
+	want_times(c, st, ts);
+	return st->st_nlink == 1 && want_uid(c, st) == st->st_uid && want_gid(c, st) == st->st_gid &&
+	       want_mode(c, st) == (st->st_mode & 07777) && ts[1].tv_sec == st->st_mtim.tv_sec &&
+	       ts[1].tv_nsec == st->st_mtim.tv_nsec;
+}
+
+/* Through the mount, so that it knows. */
+static int unstage(const struct level *up, const char *to)
+{
+	char path[sizeof up->staged + NAME_MAX + 2];
+	snprintf(path, sizeof path, "%s/%s", up->staged, to);
+	return renameat(up->dst, path, up->dst, to);
+}
+
+/* 1 shared, 0 it has to be copied. */
+static int try_share(struct copier *c, struct level *up, const char *from, const char *to, const struct stat *st)
+{
+	struct stat now;
+	if (!c->ctx->share || c->no_share || !is_sharable(c, st)) return 0;
+	int stage = open_stage(c, up);
+	if (stage < 0 || linkat(up->src, from, stage, to, 0) < 0) {
+		c->no_share = true;
+		return 0;
+	}
+	/* Another copy may have had the same thought at the same time: then neither shares it. */
+	bool ours = fstatat(stage, to, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_nlink == 2 && now.st_ino == st->st_ino;
+	if (ours && up->staged[0] && unstage(up, to) < 0) ours = false;
+	if (!ours) unlinkat(stage, to, 0);
+	return ours;
+}
+
+static int copy_regular(struct copier *c, struct level *up, const char *from, const char *to, const struct stat *st,
 			struct err *e)
 {
 	if (st->st_nlink > 1) {
 		int r = copy_link(c, up, to, st, e);
 		if (r != 0) return r < 0 ? -1 : 0;
 	}
+	if (try_share(c, up, from, to, st)) return 0;
 	_cleanup_close_ int src = openat(up->src, from, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (src < 0) return fail(c, errno, "failed to copy files: failed to open source", c->src, e);
 	_cleanup_close_ int dst =
@@ -300,7 +377,9 @@ static int copy_dir(struct copier *c, struct level *l, bool include, bool descen
 {
 	if (include && (make_parents(c, l->up, e) < 0 || open_dst(c, l, c->rel.n > 0, c->o->replace, e) < 0)) return -1;
 	if (!descend) return 0;
-	return copy_children(c, l, e) < 0 ? -1 : finish_dir(c, l, include, e);
+	int r = copy_children(c, l, e);
+	close_stage(l);
+	return r < 0 ? -1 : finish_dir(c, l, include, e);
 }
 
 /* What the patterns say of the entry at hand. */
@@ -364,6 +443,7 @@ static int copy_top(struct copier *c, int sourcefd, struct err *e)
 	if (top.src < 0) return fail(c, errno, "failed to stat", c->src, e);
 	top.dst = file_open_parent(c->rootfd, c->dst, &to);
 	int r = top.dst < 0 ? fail(c, errno, "failed to stat", c->dst, e) : copy_entry(c, &top, from, to, e);
+	close_stage(&top);
 	close_fd(&top.src);
 	close_fd(&top.dst);
 	return r;

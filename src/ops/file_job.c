@@ -215,6 +215,11 @@ static int copy_each(const struct file_job_ctx *c, int sourcefd, const Pb__FileA
 	else if (file_wildcards(c, sourcefd, src, a->followsymlink, &sources, e) < 0)
 		return -1;
 	if (!sources.n) return a->allowemptywildcard ? 0 : err_set(e, CODE_NOT_FOUND, "%s not found", src);
+	struct file_job_ctx alone = *c;
+	if (a->attemptunpackdockercompatibility && sources.n > 1) { /* an archive could change what was copied before it */
+		alone.share = false;
+		c = &alone;
+	}
 	for (size_t i = 0; i < sources.n; i++) {
 		int r = a->attemptunpackdockercompatibility ? try_unpack(c, sourcefd, sources.v[i], dst, o, e) : 0;
 		if (r == 0) r = file_copy(c, sourcefd, sources.v[i], dst, o, e);

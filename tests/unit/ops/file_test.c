@@ -612,6 +612,39 @@ static void test_cancel_and_scratch(void **st)
 	FAILS(file_job_action(&ctx, &a, &f->e), "lstat /nope: no such file or directory");
 }
 
+static ino_t inode(int dir, const char *name)
+{
+	struct stat st;
+	assert_int_equal(fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW), 0);
+	return st.st_ino;
+}
+
+/* Hard links to the source: only of files that are copied as they are, and never a second one. */
+static void test_sharing(void **st)
+{
+	struct fix *f = *st;
+	f->src = make_tree(f, "src", "a 644 =1\nb 600 1:2 =2\nd/ 755\nd/x 755 =3\nh 644 =4\ni == h");
+	f->dst = make_tree(f, "dst", "a/ 755\nb 644 =old");
+	struct file_job_ctx ctx = {f->dst, f->src, -1, -1, NULL, .share = true};
+	Pb__FileActionCopy c = plain_copy("/", "/t");
+	c.dircopycontents = true;
+	Pb__FileAction a = action_of(&c);
+	assert_int_equal(file_job_action(&ctx, &a, &f->e), 0);
+	assert_true(inode(f->src, "a") == inode(f->dst, "t/a"));
+	assert_true(inode(f->src, "b") == inode(f->dst, "t/b"));
+	assert_true(inode(f->src, "d/x") == inode(f->dst, "t/d/x"));
+	assert_true(inode(f->src, "h") != inode(f->dst, "t/h"));
+	assert_true(inode(f->dst, "t/i") == inode(f->dst, "t/h"));
+	c.dest = (char *)"/again";
+	assert_int_equal(file_job_action(&ctx, &a, &f->e), 0);
+	assert_true(inode(f->src, "a") != inode(f->dst, "again/a"));
+	assert_int_equal(unlinkat(f->dst, "t/a", 0), 0);
+	c.mode = 0600;
+	c.dest = (char *)"/other";
+	assert_int_equal(file_job_action(&ctx, &a, &f->e), 0);
+	assert_true(inode(f->src, "a") != inode(f->dst, "other/a"));
+}
+
 struct mode_case {
 	const char *text;
 	mode_t from, want;
@@ -657,6 +690,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_small, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rm, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cancel_and_scratch, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sharing, setup, teardown),
 		cmocka_unit_test(test_modes),
 	};
 	return cmocka_run_group_tests_name("file", tests, NULL, NULL);
