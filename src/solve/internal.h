@@ -139,6 +139,7 @@ bool solve_remotes_busy(const struct solve_node *n);
 bool solve_remotes_probe(struct solve_node *n); /* true: a key was found */
 bool solve_remotes_probe_new(struct solve_node *n); /* only when its builds have caches it has not looked at */
 bool solve_remotes_load(struct solve_node *n);  /* true: something was started */
+bool solve_remotes_have(struct solve_node *n, size_t output); /* a result that could be loaded */
 void solve_remotes_cancel(struct solve_node *n);
 void solve_remote_unref(struct solve_remote *r);
 

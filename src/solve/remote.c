@@ -196,6 +196,12 @@ static bool choose(struct solve_node *n, size_t o, struct solve_load *ret)
 	return best;
 }
 
+bool solve_remotes_have(struct solve_node *n, size_t output)
+{
+	struct solve_load ignored;
+	return choose(n, output, &ignored);
+}
+
 bool solve_remotes_load(struct solve_node *n)
 {
 	for (size_t o = 0; o < n->n_slot; o++) {

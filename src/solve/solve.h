@@ -3,7 +3,7 @@
 /* The solver: nodes shared between builds, cache keys, single flight.
  *
  * A node is one vertex of a graph, found by its digest, with one slot an output. Demand is a level that a slot has
- * (NONE < KEYS < RESULT), raised by builds and by the nodes that use it. solve_step() looks at a node and its inputs and
+ * (NONE < KEYS < CONTENT < RESULT), raised by builds and by the nodes that use it. solve_step() looks at a node and its inputs and
  * asks for more or starts one thing; it is idempotent and is called whenever the node or an input of it changed.
  *
  *  1. Only the loop thread is ever in here. Operations are seen through struct solve_op_vt; they answer asynchronously.
@@ -22,7 +22,8 @@
 #include "snap/snap.h"
 #include "solve/progress.h"
 
-enum solve_want { SOLVE_NONE, SOLVE_KEYS, SOLVE_RESULT };
+/* SOLVE_CONTENT: unless its keys lead to a result already, the keys that the bytes of its inputs lead to. */
+enum solve_want { SOLVE_NONE, SOLVE_KEYS, SOLVE_CONTENT, SOLVE_RESULT };
 enum solve_phase { SOLVE_IDLE, SOLVE_BUSY, SOLVE_DONE, SOLVE_FAILED };
 enum { SOLVE_KEYS_MAX = 32, SOLVE_MAPS_MAX = 3 };
 

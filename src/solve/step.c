@@ -228,6 +228,25 @@ void solve_spare_inputs(struct solve_node *n)
 	}
 }
 
+/* What SOLVE_CONTENT spares: its keys lead to a result. */
+static bool slot_found(struct solve_node *n, size_t o)
+{
+	const struct solve_slot *slot = &n->slot[o];
+	for (size_t i = 0; i < slot->n_keys; i++) {
+		int64_t id;
+		if (cache_result(n->solver->db, slot->keys[i], &id, NULL) && (!id || snap_find(n->solver->snaps, id))) return true;
+	}
+	return solve_remotes_have(n, o);
+}
+
+/* Content keys are wanted and nothing more, of a slot that needs them. */
+static bool content_wanted(struct solve_node *n)
+{
+	for (size_t o = 0; o < n->n_slot; o++)
+		if (n->slot[o].want == SOLVE_CONTENT && !n->slot[o].done && (n->ignore_cache || !slot_found(n, o))) return true;
+	return false;
+}
+
 static bool load(struct solve_node *n)
 {
 	bool any = false;
@@ -349,7 +368,8 @@ static bool input_failed(struct solve_node *n)
 	return false;
 }
 
-/* Content keys, of every input that allows them: true while one of them is being made. */
+/* Content keys, of every input that allows them: true while one of them is being made. The other inputs get theirs meanwhile: what
+ * they need runs beside, as the branches of `COPY --from=a`, `COPY --from=b` do. */
 static bool content_pending(struct solve_node *n)
 {
 	bool pending = false;
@@ -360,6 +380,8 @@ static bool content_pending(struct solve_node *n)
 		solve_raise(in->node, in->output, SOLVE_RESULT);
 		if (in->content == SOLVE_IDLE && in->node->slot[in->output].done) start_content(n, i);
 	}
+	for (size_t i = 0; pending && i < n->n_in; i++)
+		if (!n->map.deps[i].content) solve_raise(n->in[i].node, n->in[i].output, SOLVE_CONTENT);
 	/* A content job may have answered at once. */
 	if (pending)
 		for (size_t i = 0; i < n->n_in; i++)
@@ -399,7 +421,7 @@ static void advance(struct solve_node *n)
 	if (wants(n, SOLVE_KEYS) && n->map_phase == SOLVE_DONE && solve_remotes_probe_new(n)) solve_wake_users(n);
 	if (n->loading || n->cancelled) return; /* what was told to end ends before anything is started again */
 	if (!wants(n, SOLVE_KEYS) || n->exec == SOLVE_BUSY || n->exec == SOLVE_FAILED) return;
-	if (solve_results_done(n) && n->keys_final) return;
+	if (solve_results_done(n) && n->keys_final && !wants(n, SOLVE_CONTENT)) return;
 	for (size_t i = 0; i < n->n_in; i++) solve_raise(n->in[i].node, n->in[i].output, SOLVE_KEYS);
 	if (n->map_phase == SOLVE_IDLE) start_map(n);
 	if (n->map_phase != SOLVE_DONE) return;
@@ -414,17 +436,19 @@ static void advance(struct solve_node *n)
 		n->keys_final = true;
 		solve_wake_users(n);
 	}
-	if (!wants(n, SOLVE_RESULT)) return;
-	if (!n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
+	bool result = !solve_results_done(n);
+	if (!result && !content_wanted(n)) return;
+	if (result && !n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
 	if (!final) return; /* an input may still yield a match */
 	if (input_failed(n) || users_first(n)) return;
 	if (content_pending(n)) return;
 	if (n->n_in && probe(n)) { /* what the content keys lead to */
 		n->fresh = true;
 		solve_wake_users(n);
-		if (!n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
+		if (result && !n->ignore_cache && (load(n) || solve_remotes_load(n))) return;
 		if (users_first(n)) return;
 	}
+	if (!result) return;
 	if (!inputs_ready(n) || input_failed(n)) return;
 	if (!n->ignore_cache) {
 		struct solve_node *b = find_builder(n);
