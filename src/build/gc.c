@@ -60,6 +60,7 @@ static void step(void *arg)
 		engine_prune_rule(c->engine, &c->rules.v[c->at++].r, removed, step, c);
 		return;
 	}
+	tele_count(TELE_GC_RUNS, 1, "ok");
 	int64_t now = time_mono_ns(), took = now - c->began_ns;
 	char size[24];
 	size_format(c->removed_bytes, size);

@@ -230,6 +230,7 @@ static size_t prune_round(struct prune *p)
 		u->recordtype = "";
 		if (v.v[i]->key) snap_set_key(v.v[i], NULL, NULL);
 		if (snap_remove(v.v[i], NULL) < 0) continue;
+		tele_count(TELE_GC_BYTES, max_of(bytes, (int64_t)0));
 		if (p->removed) p->removed(p->reply.arg, u);
 		if (p->gc.removed) p->gc.removed(p->gc.arg, bytes);
 		n++;
@@ -241,6 +242,7 @@ static size_t prune_round(struct prune *p)
 static void prune_reply(void *arg)
 {
 	struct prune *p = arg;
+	if (!p->gc.done) tele_count(TELE_GC_RUNS, 1, err_is_set(&p->error) ? "error" : "ok");
 	if (err_is_set(&p->error) && p->gc.done) log_error("garbage collection: %s", p->error.msg);
 	if (p->gc.done) p->gc.done(p->gc.arg);
 	if (p->reply.done) p->reply.done(p->reply.arg, NULL, err_is_set(&p->error) ? &p->error : NULL);
