@@ -8,6 +8,7 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 
 enum { ANSWER_MAX = 1 << 20, INFO_TIMEOUT_S = 5 };
@@ -19,6 +20,7 @@ struct load {
 	char *host; /* as DOCKER_HOST */
 	int fds[2]; /* read, write; -1: given away */
 	bool started, done;
+	bool began; /* the first bytes are there */
 	struct buf answer;
 	struct err err;
 };
@@ -146,9 +148,30 @@ static void find_error(struct load *l)
 	}
 }
 
+static void begin(void *arg)
+{
+	struct load *l = arg;
+	l->began = true;
+	progress_step(l->progress, &(struct progress_step){"importing to docker", "importing to docker", NULL, false});
+}
+
+/* The daemon opens the stream early and writes when the image is made: the step begins with the first bytes, as in buildx. */
+static bool wait_for_bytes(struct load *l)
+{
+	struct pollfd p = {.fd = l->fds[0], .events = POLLIN};
+	while (poll(&p, 1, -1) < 0 && errno == EINTR) {
+	}
+	return p.revents & POLLIN;
+}
+
 static void load_work(struct loop_job *j)
 {
 	struct load *l = container_of(j, struct load, job);
+	if (!wait_for_bytes(l)) { /* the build failed */
+		close(take_fd(l->fds[0]));
+		return;
+	}
+	loop_post(l->cli->loop, begin, l);
 	CURL *h = open_curl(l, "/images/load?quiet=1", &l->err);
 	if (h) {
 		struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/x-tar");
@@ -169,7 +192,9 @@ static void load_done(struct loop_job *j)
 {
 	struct load *l = container_of(j, struct load, job);
 	l->done = true;
-	progress_step(l->progress, &(struct progress_step){"importing to docker", "importing to docker", l->err.msg, true});
+	if (l->began)
+		progress_step(l->progress,
+			      &(struct progress_step){"importing to docker", "importing to docker", l->err.msg, true});
 }
 
 /* ---- the session's side ---- */
@@ -181,7 +206,6 @@ static int sink_open(void *arg, char *const *md, size_t n_md, int *ret_fd, struc
 	l->started = true;
 	l->job.work = load_work;
 	l->job.done = load_done;
-	progress_step(l->progress, &(struct progress_step){"importing to docker", "importing to docker", NULL, false});
 	loop_job_start(l->cli->loop, &l->job, LOOP_NET);
 	*ret_fd = take_fd(l->fds[1]);
 	return 1;

@@ -25,6 +25,7 @@ struct progress {
 	int64_t last_draw; /* 0: never */
 	int64_t rate_ms;
 	size_t width, height;
+	bool own, heard;                         /* own: the message at hand is ours; heard: the daemon's first is there */
 	struct map steps;                        /* id -> struct own_step * */
 	struct strvec warnings, warning_details; /* what was warned of, in order */
 	struct map metrics;                      /* digest -> struct metric * */
@@ -317,6 +318,7 @@ void progress_update(struct progress *p, const Control__StatusResponse *m)
 {
 	_cleanup_buf_ struct buf b = BUF_INIT;
 	count_vertexes(p, m);
+	p->heard |= !p->own;
 	keep_warnings(p, m);
 	switch (p->kind) {
 	case KIND_QUIET: return;
@@ -349,6 +351,7 @@ void progress_step(struct progress *p, const struct progress_step *s)
 		x->digest = xstrdup(digest);
 		x->started = now;
 	}
+	if (!p->heard && !s->completed) return; /* it would be shown before the steps it follows upon */
 	Google__Timestamp started = GOOGLE__TIMESTAMP__INIT, completed = GOOGLE__TIMESTAMP__INIT;
 	Control__Vertex v = CONTROL__VERTEX__INIT, *list = &v;
 	Control__StatusResponse m = CONTROL__STATUS_RESPONSE__INIT;
@@ -363,7 +366,9 @@ void progress_step(struct progress *p, const struct progress_step *s)
 	if (s->error) v.error = s->error;
 	m.vertexes = &list;
 	m.n_vertexes = 1;
+	p->own = true;
 	progress_update(p, &m);
+	p->own = false;
 }
 
 void progress_done(struct progress *p)
