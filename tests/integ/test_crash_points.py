@@ -98,16 +98,20 @@ def run_point(folder, registry, word, at):
     args = {"BASE": registry.base}
     path = make_context(folder, word)
     d.start_crashing(at)
-    client = None
+    client = out = None
     if d.process.poll() is None:
         client = d.start_build(path, *outputs(folder, registry), args=args)
-        d.finish(client)
+        out = d.finish(client).out
+    if client and client.returncode:
+        wait_until("slipwayd to end", lambda: d.process.poll() is not None)
     killed = d.process.poll() == -signal.SIGKILL
     names = d.names()
     what = names[-1]
     if not killed:
-        assert d.stop() == 0
-        assert client.returncode == 0, d.log()
+        code = d.stop()
+        killed = code == -signal.SIGKILL
+        assert killed or code == 0
+        assert client.returncode == 0, f"point {at}, {len(d.names())} passed: {out}{d.log()}"
     d.process = None
     wait_until("the step's processes to end", lambda: not processes_with(word), 20)
     d.start()

@@ -6,17 +6,19 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import tarfile
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 
-from conftest import Daemon, wait_until
+from conftest import Daemon, processes_with, wait_until
 from test_malformed import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, headers, message, still_serves, talk
 
 # ---- a full disk
@@ -273,6 +275,33 @@ def op(inputs, body=b""):
 MKDIR = field(4, field(2, field(1, -1) + field(2, -1) + field(3, 0) + field(6, field(1, "/a") + field(2, 0o755))))
 
 
+def run_definition(base, word):
+    image = op([], field(3, field(1, f"docker-image://{base}")) + field(10, field(1, "amd64") + field(2, "linux")))
+    words = b"".join(field(1, w) for w in ("/bin/sh", "-c", f"echo {word}; sleep 3600; echo over"))
+    run = op([digest(image)], field(2, field(1, words + field(3, "/")) + field(2, field(1, 0) + field(3, "/") + field(4, 0))) + field(10, field(1, "amd64") + field(2, "linux")))
+    return b"".join(field(1, o) for o in (image, run, op([digest(run)])))
+
+
+@pytest.mark.parametrize("how", ["reset", "deadline"])
+def test_a_call_that_is_cancelled_cancels_its_work(daemon, registry, how):
+    """RST_STREAM, or a deadline that passes, while the connection stays: the step ends."""
+    word = "step-" + uuid.uuid4().hex
+    body = message(field(1, "ref" + word) + field(2, run_definition(registry.base, word)))
+    h = headers(CONTROL + "Solve") + (b"\0\x0cgrpc-timeout\x0310S" if how == "deadline" else b"")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(30)
+        s.connect(str(daemon.socket))
+        s.sendall(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, h) + frame(DATA, END_STREAM, 1, body))
+        wait_until("the step to run", lambda: processes_with(word), 30)
+        if how == "reset":
+            s.sendall(frame(RST_STREAM, 0, 1, b"\0\0\0\x08"))
+        wait_until("the step to end", lambda: not processes_with(word), 20)
+        s.sendall(frame(6, 0, 0, b"12345678"))
+        assert s.recv(100), "the connection must stay"
+    wait_until("a clean state", lambda: not daemon.leftovers(), 20)
+    still_serves(daemon)
+
+
 @pytest.mark.parametrize("name,ops,says", [
     ("unknown op", [op([], field(99, b"x"))], "unknown|invalid|unsupported|no op|not supported|op"),
     ("missing input", [op(["sha256:" + "1" * 64], MKDIR)], "missing|not found|unknown"),
@@ -403,4 +432,30 @@ def test_a_registry_that_lies(daemon, context, folder, how):
     finally:
         server.shutdown()
         server.server_close()
+    still_serves(daemon)
+
+
+@pytest.mark.skipif(not os.environ.get("SLIPWAY_TEST_SLOW"), reason="takes most of a minute: set SLIPWAY_TEST_SLOW=1")
+def test_a_client_that_stalls(daemon, context, folder):
+    """It accepts everything and answers nothing, in the middle of its context: the build ends within a minute, others go on meanwhile."""
+    path = context("FROM scratch\nCOPY big /big\n")
+    with open(path / "big", "wb") as f:
+        f.truncate(20 << 30)  # sparse: it would take a long time
+    client = daemon.start_build(path)
+    wait_until("the context to come", lambda: sum(p.stat().st_size for p in daemon.state.glob("snapshots/*/fs/big*")) > 1 << 20 or
+               sum(p.stat().st_blocks for p in daemon.state.glob("snapshots/*/fs/*")) > 2048)
+    client.send_signal(signal.SIGSTOP)
+    try:
+        other = context("FROM scratch\nCOPY Dockerfile /d\n", name="other")
+        began = time.monotonic()
+        daemon.build(other)
+        assert time.monotonic() - began < 20
+        wait_until("the session to be given up", lambda: "healthcheck failed" in daemon.log(), 60)
+        print(f"given up after {time.monotonic() - began:.0f} s")
+        (path / "big").write_bytes(b"small")
+        daemon.build(path, f"--output=type=local,dest={folder}/out")  # the same context: nobody holds it any more
+        assert (folder / "out/big").read_bytes() == b"small"
+    finally:
+        client.kill()
+        client.wait()
     still_serves(daemon)
