@@ -449,6 +449,18 @@ static int run(struct reg_handle *h, struct state *s, struct reg_fail *f, struct
 	return 0;
 }
 
+/* Say what may be wrong with our certificate where the server refuses: it seldom does. */
+static void add_hint(const char *hint, int r, struct reg_http_res *res, struct err *e)
+{
+	if (!hint) return;
+	if (r == 0 && (res->status == 400 || res->status == 401 || res->status == 403 || res->status == 495 || res->status == 496))
+		res->hint = xstrdup(hint);
+	if (r < 0 && e && e->msg && strstr(e->msg, "tls: ")) {
+		_cleanup_free_ char *msg = xstrdup(e->msg);
+		err_set(e, e->code, "%s (%s)", msg, hint);
+	}
+}
+
 int reg_exchange(const struct reg_exchange *x, struct reg_http_res *ret, struct reg_fail *f, struct err *e)
 {
 	_cleanup_reg_http_res_ struct reg_http_res res = {.content_length = -1, .error_body = BUF_MAX(REG_ERROR_BODY_MAX)};
@@ -470,6 +482,7 @@ int reg_exchange(const struct reg_exchange *x, struct reg_http_res *ret, struct 
 	res.url = xstrdup(x->url);
 	reg_log_request(x);
 	int r = run(h, &s, f, e);
+	add_hint(reg_tls_hint(h->tls), r, &res, e);
 	reg_count(x, h->easy, r < 0 ? NULL : &res, f);
 	curl_slist_free_all(s.headers);
 	err_fini(&s.err);
@@ -497,5 +510,6 @@ void reg_http_res_fini(struct reg_http_res *r)
 	strvec_fini(&r->names);
 	strvec_fini(&r->values);
 	buf_fini(&r->error_body);
+	free(r->hint);
 	*r = (struct reg_http_res){0};
 }

@@ -78,6 +78,7 @@ char *reg_error_text(const void *body, size_t n);
 /* ---- tls.c ---- */
 struct reg_tls; /* loaded certificates */
 int reg_tls_load(const struct reg_entry *entry /* NULL: none */, bool with_keys, bool insecure, struct reg_tls **ret, struct err *e);
+const char *reg_tls_hint(const struct reg_tls *t); /* why the server may refuse us; NULL: nothing to say. Borrowed */
 void reg_tls_free(struct reg_tls *t);
 int reg_tls_apply(struct reg_tls *t, SSL_CTX *ctx); /* from curl's CURLOPT_SSL_CTX_FUNCTION; 0 or -1 */
 

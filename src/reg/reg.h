@@ -206,6 +206,7 @@ struct reg_http_res {
 	struct strvec values;
 	int64_t content_length; /* -1: not said */
 	struct buf error_body;  /* first 64,000 bytes of an answer that is not 2xx */
+	char *hint;             /* private: what may be wrong with our certificate */
 };
 #define _cleanup_reg_http_res_ __attribute__((cleanup(reg_http_res_fini)))
 /* Any HTTP status is a success (-1: no answer). An answer cut short is an error. Not retried: the caller knows what may be

@@ -18,6 +18,7 @@
 enum { FILE_MAX = 4 << 20 };
 
 struct pair {
+	char *path, *expired; /* expired: when, if it has */
 	X509 *cert;
 	EVP_PKEY *key;
 	STACK_OF(X509) * chain;
@@ -26,12 +27,15 @@ struct reg_tls {
 	X509_STORE *store; /* NULL: nothing is verified */
 	STACK_OF(X509) * cas;
 	VEC(struct pair) pairs;
+	char *hint; /* of the latest handshake: why the client's certificate may be refused; NULL: nothing to say */
 };
 
 void reg_tls_free(struct reg_tls *t)
 {
 	if (!t) return;
 	for (size_t i = 0; i < t->pairs.n; i++) {
+		free(t->pairs.v[i].path);
+		free(t->pairs.v[i].expired);
 		X509_free(t->pairs.v[i].cert);
 		EVP_PKEY_free(t->pairs.v[i].key);
 		sk_X509_pop_free(t->pairs.v[i].chain, X509_free);
@@ -39,6 +43,7 @@ void reg_tls_free(struct reg_tls *t)
 	vec_fini(&t->pairs);
 	sk_X509_pop_free(t->cas, X509_free);
 	X509_STORE_free(t->store);
+	free(t->hint);
 	free(t);
 }
 
@@ -78,6 +83,16 @@ static EVP_PKEY *read_key(const char *path, struct err *e)
 	return k;
 }
 
+/* When a certificate expired; NULL: it has not. Heap. */
+static char *expired_on(const X509 *x)
+{
+	struct tm tm;
+	char text[32];
+	if (X509_cmp_current_time(X509_get0_notAfter(x)) >= 0 || ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) != 1) return NULL;
+	strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
+	return xstrdup(text);
+}
+
 static int pair_load(struct reg_tls *t, const char *cert, const char *key, struct err *e)
 {
 	struct pair p = {.chain = sk_X509_new_null()};
@@ -94,6 +109,8 @@ static int pair_load(struct reg_tls *t, const char *cert, const char *key, struc
 		err_set(e, CODE_INVALID_ARGUMENT, "the private key %s does not match", key);
 		goto fail;
 	}
+	p.path = xstrdup(cert);
+	p.expired = expired_on(p.cert);
 	vec_push(&t->pairs, p);
 	return 0;
 fail:
@@ -264,14 +281,22 @@ static int offer(SSL *ssl, void *arg)
 	for (size_t i = 0; i < t->pairs.n; i++) {
 		struct pair *p = &t->pairs.v[i];
 		if (!pair_fits(p, names)) continue;
+		free(t->hint);
+		t->hint = p->expired ? xasprintf("the client certificate %s expired on %s", p->path, p->expired) : NULL;
 		return SSL_use_cert_and_key(ssl, p->cert, p->key, p->chain, 1);
 	}
+	free(t->hint);
+	t->hint = t->pairs.n ? xasprintf("the server asked for a client certificate: none of the %zu in the registry's configuration is signed by an "
+					 "authority that it accepts", t->pairs.n)
+			     : xstrdup("the server asked for a client certificate: the registry's configuration has no keypair");
 	return 1;
 }
+
+const char *reg_tls_hint(const struct reg_tls *t) { return t ? t->hint : NULL; }
 
 int reg_tls_apply(struct reg_tls *t, SSL_CTX *ctx)
 {
 	if (t->store) SSL_CTX_set1_cert_store(ctx, t->store);
-	if (t->pairs.n) SSL_CTX_set_cert_cb(ctx, offer, t);
+	SSL_CTX_set_cert_cb(ctx, offer, t);
 	return 0;
 }
