@@ -290,6 +290,18 @@ static void solve_frontend_done(void *arg, struct result *res, const struct err 
 	solve_have_result(s);
 }
 
+/* An input without a definition is none at all: the scratch tree has one, without operations. */
+static int check_inputs(const Gateway__SolveRequest *req, struct err *e)
+{
+	for (size_t i = 0; i < req->n_frontendinputs; i++) {
+		const Pb__Definition *d = req->frontendinputs[i]->value;
+		if (!d || (!d->n_def && !d->n_metadata && !d->source))
+			return err_set(e, CODE_UNKNOWN, "failed to read input %s: invalid nil input definition to definition op",
+				       req->frontendinputs[i]->key);
+	}
+	return 0;
+}
+
 void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct build_reply r)
 {
 	bool has_def = req->definition && req->definition->n_def;
@@ -301,6 +313,12 @@ void bridge_solve(struct bridge *b, const Gateway__SolveRequest *req, struct bui
 	s->c.stop = solve_stop;
 	s->evaluate = req->evaluate;
 	if (*req->frontend) {
+		struct err nil = ERR_INIT;
+		if (check_inputs(req, &nil) < 0) {
+			solve_failed(s, &nil);
+			err_fini(&nil);
+			return;
+		}
 		for (size_t i = 0; i < req->n_frontendopt; i++) strvec_addf(&s->opts, "%s=%s", req->frontendopt[i]->key, req->frontendopt[i]->value);
 		struct bridge *inputs = build_bridge_new(b->build); /* copied from by what is started */
 		inputs->scope = b->scope;

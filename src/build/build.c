@@ -152,6 +152,7 @@ static void end(struct build *b, const struct strvec *response, const struct err
 	b->replied = true;
 	if (e) {
 		err_copy(&b->error, e);
+		build_error_code(&b->error);
 		add_stack(b, &b->error);
 	}
 	if (response && response != &b->response) strvec_copy(&b->response, response->v, response->n);
@@ -447,7 +448,7 @@ static void add_source(const struct llb_graph *g, const struct llb_node *n, stru
 {
 	Pb__Location **loc;
 	size_t c = llb_graph_locations(g, n, &loc);
-	for (size_t i = 0; i < c; i++) {
+	for (size_t i = c; i-- > 0;) { /* the last one is told first, as if each wrapped those before it */
 		if (loc[i]->sourceindex < 0 || (size_t)loc[i]->sourceindex >= g->source->n_infos) continue;
 		const Pb__SourceInfo *info = g->source->infos[loc[i]->sourceindex];
 		_cleanup_buf_ struct buf b = BUF_INIT;

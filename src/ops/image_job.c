@@ -144,15 +144,39 @@ static int read_config(const struct image_job_req *r, const json_t *manifest, st
 	return add_layers(layers, json_object_get(json_object_get(config, "rootfs"), "diff_ids"), ret, e);
 }
 
+/* What a repository has by a digest is believed without asking only when that repository gave it to us before: another one's content
+ * would be had without its permission. The note is a small blob of its own: it goes with unused blobs, and then the registry is asked. */
+static void origin_note(const struct image_job_req *r, const char *digest, struct buf *ret)
+{
+	buf_addf(ret, "slipway: %s/%s has %s\n", r->ref.domain, r->ref.path, digest);
+}
+
+static bool origin_known(const struct image_job_req *r)
+{
+	_cleanup_buf_ struct buf note = BUF_INIT;
+	char digest[DIGEST_STR];
+	if (!blob_has(r->blobs, r->ref.digest)) return false;
+	origin_note(r, r->ref.digest, &note);
+	digest_str_of(note.p, note.n, digest);
+	return blob_has(r->blobs, digest);
+}
+
+static int origin_keep(const struct image_job_req *r, const char *digest, struct err *e)
+{
+	_cleanup_buf_ struct buf note = BUF_INIT;
+	origin_note(r, digest, &note);
+	return blob_put(r->blobs, note.p, note.n, NULL, e);
+}
+
 int image_job_fetch(const struct image_job_req *r, struct ops_image *ret, struct err *e)
 {
 	_cleanup_reg_desc_ struct reg_desc top = {0}, chosen = {0};
 	_cleanup_buf_ struct buf body = BUF_MAX(REG_MANIFEST_MAX);
 	ret->ref = spec_ref_format(&r->ref);
 	ret->repo = spec_ref_name(&r->ref);
-	if (r->ref.digest && (r->source || blob_has(r->blobs, r->ref.digest)))
+	if (r->ref.digest && (r->source || origin_known(r)))
 		top = (struct reg_desc){xstrdup(r->ref.digest), xstrdup(""), -1};
-	else if (reg_resolve(r->io, &r->ref, &top, &body, e) < 0)
+	else if (reg_resolve(r->io, &r->ref, &top, &body, e) < 0 || origin_keep(r, top.digest, e) < 0)
 		return -1;
 	ret->top_digest = xstrdup(top.digest);
 	if (r->chain && !r->source && image_job_chain(r, &top, &body, &ret->chain, e) < 0) return -1;

@@ -321,6 +321,9 @@ int ship_image_config(const struct ship_image *img, struct buf *ret, struct err 
 	}
 	if (ship_raw_parse(config, n, &doc, &null, e) < 0) return err_wrap(e, "invalid image config for export");
 	if (null) return err_set(e, CODE_INVALID_ARGUMENT, "invalid null image config for export");
+	_cleanup_free_ char *os = raw_string(ship_raw_get(&doc, "os")), *arch = raw_string(ship_raw_get(&doc, "architecture"));
+	if (str_empty(os) != str_empty(arch))
+		return err_set(e, CODE_INVALID_ARGUMENT, "invalid image config: os and architecture must be specified together");
 	if (require(&doc, "os", e) < 0 || require(&doc, "architecture", e) < 0) return -1;
 	if (parse_history(config, n, &h, e) < 0) return -1;
 	match_layers(img, &h);
