@@ -169,6 +169,8 @@ static void tell_of_row(const struct reader *rd, const struct conf_row *r, const
 			if (*c != '`') plain[n++] = *c;
 		plain[n] = 0;
 		say(CONF_WARN, t, "'%s' configuration option is deprecated, %s instead", shown, plain);
+	} else if (str_eq(r->path, "worker/containerd/enabled") && t->kind == TOML_BOOL && t->num) {
+		say(CONF_WARN, t, "%s: there is no containerd worker; steps run by the OCI worker", shown);
 	} else if ((r->flags & F_IGNORED) && !str_starts(r->path, "worker/containerd/") && asks_for(r, t)) {
 		say(CONF_WARN, t, "%s is not built yet and has no effect", shown);
 	}

@@ -139,14 +139,16 @@ class Mirror:
     """A registry on loopback that passes on what the real one has, and remembers what it was asked for."""
 
     def __init__(self, upstream):
-        self.asked = asked = []
+        self.asked, self.credentials = asked, credentials = [], []
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
                 asked.append((self.command, self.path))
-                path = self.path.split("?")[0]
+                path = self.path.split("?")[0].replace("/v2/proxy/cache/", "/v2/")
+                if self.headers.get("Authorization"):
+                    credentials.append(self.headers["Authorization"])
                 request = urllib.request.Request(f"http://{upstream}{path}", method=self.command)
                 if self.headers.get("Accept"):
                     request.add_header("Accept", self.headers["Accept"])
@@ -318,6 +320,34 @@ def test_history_limits(configured, registry, context):
     time.sleep(1.2)
     d.configure('[history]\nmaxAge = "1s"\nmaxEntries = 1\n')
     wait_until("the records to go", lambda: records() == 1, 20)
+
+
+# ---- registries ----
+
+def test_wildcard_and_own_mirror(configured, mirrors, context, folder):
+    """The most specific entry holds alone; a mirror's table has its own path; what it lacks is asked of the next one."""
+    one, two = mirrors
+    (folder / "secret").write_text("me:pass\n")
+    d = configured(f"""
+[registry."*"]
+  mirrors = ["127.0.0.1:1"]
+[registry."*.test"]
+  mirrors = ["{one.host}"]
+[[registry."own.test".mirror]]
+  host = "{two.host}"
+  path = "proxy/cache"
+  credentials = "{folder}/secret"
+  fallback = false
+""")
+    d.build(context("FROM app.test/busybox\nCOPY Dockerfile /\n"))
+    assert one.asked and not two.asked
+    assert all(p.startswith("/v2/busybox/") and "ns=app.test" in p for _, p in one.asked)
+    asked = len(one.asked)
+    d.build(context("FROM own.test/busybox\nCOPY Dockerfile /\n", name="own"), "--no-cache")
+    assert len(one.asked) == asked
+    assert two.asked and all(p.startswith("/v2/proxy/cache/busybox/") for _, p in two.asked)
+    r = d.build(context("FROM own.test/nosuch\n", name="nosuch"), code=1)
+    assert "own.test/nosuch:latest: not found" in r.out, r.out
 
 
 # ---- parallelism ----

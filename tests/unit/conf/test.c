@@ -154,6 +154,7 @@ static void test_kindly(void **st)
 		{"[log]\nlevels='x'\n[log.level2]\n", "unknown section log.level2"},
 	};
 	for (size_t i = 0; i < array_len(cases); i++) expect_note(CONF_FAULT, cases[i].text, cases[i].part);
+	expect_note(CONF_WARN, "[worker.containerd]\nenabled=true\n", "there is no containerd worker");
 	expect_note(CONF_WARN, "proxyNetwork=true\n", "f.toml:1:1: proxyNetwork is not built yet and has no effect");
 	expect_note(CONF_WARN, "[worker.oci]\ncniConfigPath='/nonexistent/x'\n",
 		    "f.toml:2:1: worker.oci.cniConfigPath: /nonexistent/x: No such file");
@@ -165,7 +166,7 @@ static void test_kindly(void **st)
 	expect_note(CONF_ERROR, "[[registry.\"a\".mirror]]\npath='x'\n", "registry.\"a\".mirror: host is missing");
 	_cleanup_conf_report_ struct conf_report quiet = {0};
 	_cleanup_conf_ struct conf *c =
-		parse("proxyNetwork=false\n[worker.oci]\nselinux=false\n[worker.containerd]\nenabled=true\n", &quiet);
+		parse("proxyNetwork=false\n[worker.oci]\nselinux=false\n[worker.containerd]\nenabled=false\n", &quiet);
 	assert_int_equal(quiet.v.n, 0);
 }
 
