@@ -5,9 +5,9 @@
 #include <string.h>
 
 const struct llb_cap llb_caps[] = {
-	{"cache.azblob", false, false},
+	{"cache.azblob", true, false},
 	{"cache.gha", false, false},
-	{"cache.s3", false, false},
+	{"cache.s3", true, false},
 	{"constraints", true, false},
 	{"diffop", true, false},
 	{"exec.cgroup", true, false},

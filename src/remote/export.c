@@ -272,7 +272,8 @@ static int write_blob(struct remote_export *x, size_t i, struct err *e)
 	struct remote_place *p = x->place;
 	const struct source *from = source_of(x, i);
 	p->mount_from = NULL;
-	if (from && from->place && from->place->ref.domain && str_eq(from->place->ref.domain, p->ref.domain) && !str_eq(from->place->ref.path, p->ref.path))
+	if (from && from->place && from->place->ref.domain && str_eq(from->place->ref.domain, p->ref.domain) &&
+	    !str_eq(from->place->ref.path, p->ref.path))
 		p->mount_from = from->place->ref.path;
 	return p->kind->put(p, b, e);
 }
@@ -294,7 +295,8 @@ static void write_work(struct loop_job *j)
 {
 	struct remote_export *x = container_of(j, struct remote_export, job);
 	size_t n = cache_graph_blobs(x->graph);
-	_cleanup_free_ bool *used = xcalloc(n, sizeof *used), *there = xcalloc(n, sizeof *there), *gone = xcalloc(n, sizeof *gone);
+	_cleanup_free_ bool *used = xcalloc(n, sizeof *used), *there = xcalloc(n, sizeof *there),
+			    *gone = xcalloc(n, sizeof *gone);
 	cache_graph_used(x->graph, used);
 	if (gather(x, used, there, gone, &x->error) < 0) return;
 	cache_graph_drop(x->graph, gone);

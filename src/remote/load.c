@@ -39,16 +39,27 @@ static void load_free(struct remote_load *l)
 	free(l);
 }
 
+/* What is kept with the blob: the rest is about this cache, not about the bytes. */
+static void lasting(struct strvec *to, const struct strvec *annotations)
+{
+	for (size_t i = 0; i < annotations->n; i++)
+		if (str_starts(annotations->v[i], "containerd.io/snapshot/stargz/") ||
+		    str_starts(annotations->v[i], "io.containers.estargz."))
+			strvec_add(to, annotations->v[i]);
+}
+
 static int add_blob(const struct remote_load *l, struct snap *s, const struct cache_blob *b, struct err *e)
 {
 	enum spec_compression c;
 	if (snap_blob_find_digest(s, b->digest)) return 0;
 	if (spec_media_compression(b->media_type, &c, e) < 0) return -1;
+	_cleanup_strvec_ struct strvec annotations = {0};
+	lasting(&annotations, &b->annotations);
 	struct snap_blob x = {.compression = (char *)spec_compression_name(c),
 			      .digest = b->digest,
 			      .media_type = b->media_type,
 			      .size = b->size,
-			      .annotations = b->annotations,
+			      .annotations = annotations,
 			      .source = l->place ? l->place->repo : NULL};
 	if (b->created.tv_sec) x.created_at_ns = b->created.tv_sec * 1000000000 + b->created.tv_nsec;
 	return snap_blob_add(s, &x, e);

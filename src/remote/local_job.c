@@ -59,8 +59,10 @@ static int check_name(const struct remote_place *p, struct err *e)
 	for (const char *s = p->store.name; *s; s++)
 		if (*s < 0x20 || *s > 0x7e)
 			return err_set(e, CODE_INTERNAL,
-				       "header key \"buildkit-attachable-store-id\" contains value with non-printable ASCII characters: "
-				       "rename the cache's folder (%s)", p->store.name);
+				       "header key \"buildkit-attachable-store-id\" contains value with non-printable ASCII "
+				       "characters: "
+				       "rename the cache's folder (%s)",
+				       p->store.name);
 	return 0;
 }
 
