@@ -57,21 +57,29 @@ void ship_dirs_fini(struct ship_run *r)
 
 static void send_dirs(struct ship_run *r);
 
-static void dir_progress(void *arg, uint64_t bytes)
+/* A status that was begun is also ended: plain progress says DONE of a step only then. */
+static void dir_status(struct ship_run *r, bool completed)
 {
-	struct ship_run *r = arg;
 	if (!r->req.status) return;
 	const char *key = r->at < r->n_refs && split(r) && !r->opts.delete_mode ? r->dirs[r->at].platform : NULL;
 	_cleanup_free_ char *id = key ? xasprintf("copying files %s", key) : xstrdup("copying files");
-	struct prog_status s = {.id = id, .name = "transferring", .current = (int64_t)bytes, .started = r->since};
-	if (r->sent) s.completed = time_now();
+	struct prog_status s = {.id = id, .name = "transferring", .current = (int64_t)r->sent_bytes, .started = r->since};
+	if (completed) s.completed = time_now();
 	r->req.status(r->req.arg, &s);
+}
+
+static void dir_progress(void *arg, uint64_t bytes)
+{
+	struct ship_run *r = arg;
+	r->sent_bytes = bytes;
+	dir_status(r, false);
 }
 
 static void dir_sent(void *arg, const struct err *e)
 {
 	struct ship_run *r = arg;
 	r->send = NULL;
+	dir_status(r, true);
 	if (e) {
 		struct err copy = ERR_INIT;
 		err_copy(&copy, e);
@@ -168,6 +176,7 @@ static void send_dirs(struct ship_run *r)
 		req.mtime_ns = epoch.tv_sec * 1000000000;
 	}
 	r->since = time_now();
+	r->sent_bytes = 0;
 	r->send = sess_filesend_dir(r->session, &req);
 }
 

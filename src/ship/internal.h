@@ -62,7 +62,7 @@ struct ship_run {
 	struct ship_dir *dirs; /* files.c: one a reference */
 	struct sess_send_root *roots;
 	size_t at;
-	bool sent;
+	uint64_t sent_bytes; /* of the directory under way */
 };
 
 void ship_show(struct ship_run *r, const char *id, bool end);
