@@ -60,10 +60,10 @@ static void step(void *arg)
 		engine_prune_rule(c->engine, &c->rules.v[c->at++].r, removed, step, c);
 		return;
 	}
-	tele_count(TELE_GC_RUNS, 1, "ok");
 	int64_t now = time_mono_ns(), took = now - c->began_ns;
 	char size[24];
 	size_format(c->removed_bytes, size);
+	tele_count(TELE_GC_RUNS, 1, "policy", "ok");
 	if (c->removed) log_info("garbage collection: %zu records of %s removed", c->removed, size);
 	c->not_before_ns = now + took * PAUSE_FACTOR;
 	c->running = false;

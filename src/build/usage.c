@@ -230,7 +230,7 @@ static size_t prune_round(struct prune *p)
 		u->recordtype = "";
 		if (v.v[i]->key) snap_set_key(v.v[i], NULL, NULL);
 		if (snap_remove(v.v[i], NULL) < 0) continue;
-		tele_count(TELE_GC_BYTES, max_of(bytes, (int64_t)0));
+		tele_count(TELE_GC_BYTES, max_of(bytes, (int64_t)0), p->gc.done ? "policy" : "prune");
 		if (p->removed) p->removed(p->reply.arg, u);
 		if (p->gc.removed) p->gc.removed(p->gc.arg, bytes);
 		n++;
@@ -242,9 +242,12 @@ static size_t prune_round(struct prune *p)
 static void prune_reply(void *arg)
 {
 	struct prune *p = arg;
-	if (!p->gc.done) tele_count(TELE_GC_RUNS, 1, err_is_set(&p->error) ? "error" : "ok");
-	if (err_is_set(&p->error) && p->gc.done) log_error("garbage collection: %s", p->error.msg);
+	if (err_is_set(&p->error) && p->gc.done) {
+		tele_count(TELE_GC_RUNS, 1, "policy", "error");
+		log_error("garbage collection: %s", p->error.msg);
+	}
 	if (p->gc.done) p->gc.done(p->gc.arg);
+	if (!p->gc.done) tele_count(TELE_GC_RUNS, 1, "prune", err_is_set(&p->error) ? "error" : "ok");
 	if (p->reply.done) p->reply.done(p->reply.arg, NULL, err_is_set(&p->error) ? &p->error : NULL);
 	err_fini(&p->error);
 	strvec_fini(&p->filters);

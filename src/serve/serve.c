@@ -26,7 +26,7 @@ void serve_done(struct serve_call *c)
 void serve_fail(struct serve_call *c, const struct err *e)
 {
 	if (!c->wire) return;
-	if (e->code != CODE_CANCELLED) log_debug("%s returned error: %s", c->method->path, e->msg);
+	if (e->code != CODE_CANCELLED) log_error("%s returned error: rpc error: code = %s desc = %s", c->method->path, err_code_name(e->code), e->msg);
 	wire_call_finish(c->wire, e);
 }
 

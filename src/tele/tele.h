@@ -27,8 +27,8 @@ enum tele_metric {
 	TELE_EXEC_LIMIT,
 	TELE_TRANSFERS,      /* host, method, result */
 	TELE_TRANSFER_BYTES, /* host, direction */
-	TELE_GC_RUNS,        /* result */
-	TELE_GC_BYTES,
+	TELE_GC_RUNS,        /* by, result */
+	TELE_GC_BYTES,       /* by */
 	TELE_CONNECTIONS,
 	TELE_SPANS_EXPORTED,
 	TELE_SPANS_DROPPED,

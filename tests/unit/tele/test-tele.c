@@ -59,7 +59,7 @@ static void test_bounded(void **state)
 	tele_count(TELE_GC_RUNS, 1, "\xff\xfe");
 	free(t);
 	t = text();
-	has(t, "\nslipway_gc_runs_total{result=\"other\"} 1\n");
+	has(t, "\nslipway_gc_runs_total{by=\"other\"} 1\n");
 }
 
 static void test_traceparent(void **state)
