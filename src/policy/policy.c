@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { IDENTIFIER_MAX = 64 << 10 };
+
 static const char *const action_names[] = {"ALLOW", "DENY", "CONVERT"};
 
 static void action_name(Policy__PolicyAction a, char out[static 16])
@@ -149,10 +151,12 @@ static bool attr_set(Pb__SourceOp *op, const char *key, const char *value, struc
 
 static int convert(const Policy__Rule *rule, Pb__SourceOp *op, struct arena *a, struct err *e)
 {
-	_cleanup_buf_ struct buf to = BUF_INIT;
+	_cleanup_buf_ struct buf to = BUF_MAX(IDENTIFIER_MAX);
 	bool changed = false;
 	if (!rule->updates) return err_set(e, CODE_UNKNOWN, "missing destination for convert rule");
 	if (destination(rule, op, &to, e) < 0) return -1;
+	if (to.overflow) /* an expression that matches everywhere makes it many times longer in each round */
+		return err_set(e, CODE_RESOURCE_EXHAUSTED, "a convert rule makes an identifier of more than %d bytes", IDENTIFIER_MAX);
 	if (to.n && strcmp(buf_str(&to), op->identifier) != 0) {
 		op->identifier = arena_strdup(a, buf_str(&to));
 		changed = true;
