@@ -156,27 +156,43 @@ static void start_fix(struct fill_layer *l)
 
 /* ---- download and unpack ---- */
 
-static void get_work(struct loop_job *j)
+static void unpack_work(struct loop_job *j) { fill_job_unpack(&container_of(j, struct fill_layer, job)->work); }
+
+static void unpack_done(struct loop_job *j)
 {
 	struct fill_layer *l = container_of(j, struct fill_layer, job);
-	fill_job_unpack(&l->work);
+	struct ops_fill *f = l->fill;
+	if (err_is_set(&l->work.error)) {
+		snap_fill_abort(&l->work.fill);
+		fail(f, &l->work.error);
+		layer_ended(l);
+	} else {
+		l->state = UNPACKED;
+	}
+	advance(f);
 }
+
+static void unpack_start(struct fill_layer *l)
+{
+	l->state = RUNNING;
+	l->job.work = unpack_work;
+	l->job.done = unpack_done;
+	loop_job_start(l->fill->env->loop, &l->job, LOOP_CPU);
+}
+
+static void get_work(struct loop_job *j) { fill_job_download(&container_of(j, struct fill_layer, job)->work); }
 
 static void get_done(struct loop_job *j)
 {
 	struct fill_layer *l = container_of(j, struct fill_layer, job);
 	struct ops_fill *f = l->fill;
-	loop_slot_release(&l->slot);
-	if (!l->work.have_blob && !err_is_set(&l->work.error)) show(l, l->work.desc.digest, "", l->work.desc.size, l->work.desc.size, true);
-	if (err_is_set(&l->work.error)) {
-		snap_fill_abort(&l->work.fill);
-		fail(f, &l->work.error);
+	loop_slot_release(&l->slot); /* the next download begins while this one is unpacked */
+	if (!err_is_set(&l->work.error)) show(l, l->work.desc.digest, "", l->work.desc.size, l->work.desc.size, true);
+	if (err_is_set(&l->work.error)) fail(f, &l->work.error);
+	if (l->blob_only || err_is_set(&f->error))
 		layer_ended(l);
-	} else if (l->blob_only) {
-		layer_ended(l);
-	} else {
-		l->state = UNPACKED;
-	}
+	else
+		unpack_start(l);
 	advance(f);
 }
 
@@ -264,7 +280,7 @@ static void start(void *arg)
 		struct fill_layer *l = &f->layers[i];
 		if (err_is_set(&f->error)) continue;
 		if (l->work.have_blob)
-			granted(&l->slot);
+			unpack_start(l);
 		else
 			loop_slot_want(reg_pools_get(f->env->reg_pools, l->ref.domain, false), &l->slot);
 	}

@@ -71,10 +71,11 @@ static int unpack(struct fill_job *j, struct err *e)
 	return 0;
 }
 
+void fill_job_download(struct fill_job *j) { download(j, &j->error); }
+
 void fill_job_unpack(struct fill_job *j)
 {
-	if (!j->have_blob && download(j, &j->error) < 0) return;
-	if (j->view && unpack(j, &j->error) < 0) err_wrap(&j->error, "failed to extract layer %s", j->desc.digest);
+	if (unpack(j, &j->error) < 0) err_wrap(&j->error, "failed to extract layer %s", j->desc.digest);
 }
 
 static bool needs_lower(const struct tar_pending *p) { return p->parents.n || p->names.n || p->dir_names.n; }

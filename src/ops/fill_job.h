@@ -21,6 +21,7 @@ struct fill_job {
 	struct tar_pending pending;
 	struct err error;
 };
-void fill_job_unpack(struct fill_job *j);
+void fill_job_download(struct fill_job *j); /* holds a registry's slot: nothing else is done in it */
+void fill_job_unpack(struct fill_job *j);   /* of the blob that is here */
 void fill_job_commit(struct fill_job *j, const struct snap_view *lower /* or NULL */);
 #endif

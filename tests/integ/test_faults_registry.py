@@ -13,7 +13,7 @@ first part of a repository's name says what goes wrong with it:
   auth     as token, and the tokens last    big      throttled to RATE bytes a second (also push-big)
   push-reset, push-limit, push-error, push-pieces (413 for more than 100 kB), push-token: the same, for uploads
 
-SLIPWAY_TEST_FAULTS: how many builds (48; the issue's number is 200).
+SLIPWAY_TEST_FAULTS: how many builds (32; the issue's number is 200).
 """
 import base64
 import concurrent.futures
@@ -37,7 +37,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from conftest import find_program, need, wait_until
+from conftest import need, wait_until
 
 PULL = ["plain", "reset", "cut", "limit", "error", "slow", "wrong", "once", "token", "cdn", "gone"]
 PUSH = ["push-reset", "push-limit", "push-error", "push-pieces", "push-token"]
@@ -402,7 +402,7 @@ def faulty_daemon(daemon, faults, folder):
 
 
 def test_builds_through_faults(faulty_daemon, faults, folder, context):
-    count = int(os.environ.get("SLIPWAY_TEST_FAULTS") or 48)
+    count = int(os.environ.get("SLIPWAY_TEST_FAULTS") or 32)
     words, total, pushed = [], 0, 0
     for i in range(count):
         word = f"{(PULL + PUSH)[i % len(PULL + PUSH)]}.{i}"
@@ -487,10 +487,6 @@ def sockets_to(port):
     return len(out.splitlines())
 
 
-def is_sanitized(program):
-    return b"__asan_init" in program.read_bytes()
-
-
 @pytest.mark.parametrize("what", ["pull", "push"])
 def test_connection_limit(faulty_daemon, faults, folder, context, what):
     """12 layers, throttled: never more than 4 transfers and 5 sockets, and another build's manifest does not wait for them.
@@ -500,6 +496,16 @@ def test_connection_limit(faulty_daemon, faults, folder, context, what):
     size = int(os.environ.get("SLIPWAY_TEST_LAYER") or 2_000_000)
     host, port = faults.hosts["registry"], faults.servers["registry"].server_address[1]
     faults.add("plain.0", 3000)
+
+    def other_manifest(name):
+        """How long another build takes until the registry serves it a manifest."""
+        faults.served.pop("plain.0", None)
+        start = time.monotonic()
+        other = faulty_daemon.start_build(context(f"FROM {host}/plain.0/img\nLABEL n={name}\n", name=name), "--no-cache")
+        faulty_daemon.finish(other)
+        return faults.served["plain.0"] - start
+
+    idle = [other_manifest(f"idle{i}") for i in range(2)]
     if what == "pull":
         faults.add("big.0", *[size] * 12)
         build = faulty_daemon.start_build(context(f"FROM {host}/big.0/img\n", name="big"), f"--output=type=local,dest={folder}/out")
@@ -512,11 +518,7 @@ def test_connection_limit(faulty_daemon, faults, folder, context, what):
     assert build.poll() is None, build.communicate()[0]
     seen, waits = [], []
     for i in range(3):
-        faults.served.pop("plain.0", None)
-        start = time.monotonic()
-        other = faulty_daemon.start_build(context(f"FROM {host}/plain.0/img\nLABEL n={i}\n", name=f"other{i}"), "--no-cache")
-        faulty_daemon.finish(other)
-        waits.append(faults.served["plain.0"] - start)
+        waits.append(other_manifest(f"other{i}"))
         seen.append(sockets_to(port))
     while build.poll() is None:
         seen.append(sockets_to(port))
@@ -524,7 +526,8 @@ def test_connection_limit(faulty_daemon, faults, folder, context, what):
     r = faulty_daemon.finish(build)
     assert r.code == 0, r.out
     most = {k[0]: n for k, n in faults.most.items() if k[1] == "registry"}
-    print(f"{what}: at most {most}, by ss {max(seen)} sockets; another build's manifest after {', '.join(f'{w:.3f}' for w in waits)} s")
+    print(f"{what}: at most {most}, by ss {max(seen)} sockets; another build's manifest after "
+          f"{', '.join(f'{w:.3f}' for w in waits)} s, with nothing else {', '.join(f'{w:.3f}' for w in idle)} s")
     assert most["transfers"] == 4, "four at once were expected"
     assert most["sockets"] <= 5 and max(seen) <= 5
-    assert min(waits) < (1 if is_sanitized(find_program("slipwayd", "daemon")) else 0.1)
+    assert min(waits) < max(0.1, 3 * max(idle)), "it waited for the layers"  # starting a client takes its time on a busy machine

@@ -309,6 +309,11 @@ def test_page_certificates(inside, world, context, folder):
     assert all("/manifests/" in line for line in seen[manifest_at:]), "a blob came behind a manifest"
     # and pull, with the same settings
     daemon.build(context("FROM myregistry.com/myimage\n", name="back"), f"--output=type=tar,dest={folder}/o.tar")
+    # a layer that another repository of the registry has is mounted from there, not sent
+    world.forget()
+    daemon.build(context("FROM myregistry.com/myimage\nLABEL a=b\n", name="mount"), "--output=type=image,name=myregistry.com/team/other,push=true")
+    seen = world.requests("myregistry.com")
+    assert any(re.search(r"POST /v2/team/other/blobs/uploads/\?mount=sha256:\w+&from=myimage 201", line) for line in seen), seen
 
 
 def test_page_certificates_are_needed(inside, world, context):
