@@ -344,7 +344,9 @@ int conf_apply_flags(struct conf *c, const struct conf_args *a, struct conf_repo
 
 void conf_help(const char *program, struct buf *out)
 {
-	buf_addf(out, "NAME:\n   %s - build daemon\n\nUSAGE:\n   %s [global options]\n\nGLOBAL OPTIONS:\n", program, program);
+	buf_addf(out, "NAME:\n   %s - build daemon\n\nUSAGE:\n   %s [global options]\n\nCOMMANDS:\n   check-config [FILE]  tell what is wrong with a configuration file, "
+		      "or where every value comes from (--effective)\n\nGLOBAL OPTIONS:\n",
+		 program, program);
 	for (size_t i = 0; i < array_len(flags); i++) {
 		const struct flag *f = &flags[i];
 		if (f->hidden) continue;
