@@ -98,7 +98,7 @@ static void seal_done(struct loop_job *j)
 {
 	struct local_op *l = container_of(j, struct local_op, job);
 	if (!err_is_set(&l->work.error)) snap_freeze(l->snap, &l->work.error);
-	snap_empty_trash(l->o.env->snaps);
+	if (l->work.trashed) snap_empty_trash(l->o.env->snaps);
 	end(l, &l->work.error);
 }
 
@@ -159,7 +159,7 @@ static void start_sync(struct local_op *l)
 		.metadata_only = l->src.local.metadata_only,
 		.metadata_exceptions = attr(&l->src.local.metadata_exceptions, &meta),
 		.dest_fd = l->work.root,
-		.trash_fd = l->work.trash,
+		.trash = l->work.trash,
 		.index = &l->work.index,
 		.differ = l->src.local.differ_none ? SESS_DIFFER_NONE : SESS_DIFFER_METADATA,
 		.progress = progress,

@@ -21,7 +21,7 @@ void local_job_open(struct local_job *j)
 	if (j->from && snap_copy_tree(j->from, j->view, j->cancelled, e) < 0) return;
 	j->root = snap_view_open_root(j->view, true, e);
 	if (j->root < 0) return;
-	j->trash = max_of(snap_view_trash(j->view, &j->trash_path, NULL), 0); /* without it, it only takes longer */
+	j->trash = snap_view_trash(j->view);
 	const char *index = j->index_from ? j->index_from : j->index_path;
 	if (tree_index_load(AT_FDCWD, index, &j->index, NULL) >= 0) {
 		/* While the sync writes, the file on disk would be wrong after a kill. */
@@ -34,8 +34,7 @@ void local_job_open(struct local_job *j)
 
 void local_job_drop_trash(struct local_job *j)
 {
-	if (j->trash_path) snap_view_trash_give(j->view, j->trash, take_ptr(j->trash_path));
-	j->trash = 0;
+	if (j->trash) j->trashed |= snap_view_trash_give(j->view, take_ptr(j->trash));
 }
 
 void local_job_seal(struct local_job *j)

@@ -9,10 +9,10 @@ struct local_job {
 	struct snap_view *from; /* copy this one into it first; NULL: no */
 	const atomic_bool *cancelled;
 	char *index_path;
-	char *index_from; /* the index of `from`; NULL: none */
-	int root;         /* out of open: directory to write, -1 before */
-	int trash;        /* out of open: directory for what is replaced; 0: none */
-	char *trash_path;
+	char *index_from;         /* the index of `from`; NULL: none */
+	int root;                 /* out of open: directory to write, -1 before */
+	char *trash;              /* out of open: path for what is replaced */
+	bool trashed;             /* out of seal: something was */
 	struct tree_index *index; /* out of open */
 	struct err sync_error;    /* into seal: how the sync ended */
 	struct err error;

@@ -18,6 +18,7 @@ struct transfer {
 	bool finished;
 	/* receiving */
 	struct sess_recv recv;
+	char *trash;
 	struct spec_patterns *exceptions;
 	struct tree_index **index, *result;
 	struct sess_filesync_stats stats;
@@ -62,6 +63,7 @@ static void transfer_gone(struct lane_job *j)
 {
 	struct transfer *t = container_of(j, struct transfer, j);
 	spec_patterns_free(t->exceptions);
+	free(t->trash);
 	tree_index_free(t->result);
 	sess_unref(t->s);
 	free(t);
@@ -182,10 +184,12 @@ struct sess_op *sess_filesync_start(struct sess *s, const struct sess_filesync_r
 	t->sync_done = req->done;
 	t->index = req->index;
 	t->j.run = run_recv;
+	t->trash = req->trash ? xstrdup(req->trash) : NULL;
 	t->recv = (struct sess_recv){
 		.dest_fd = req->dest_fd,
-		.trash_fd = req->trash_fd,
+		.trash = t->trash,
 		.old = *req->index,
+		.leave = true,
 		.differ_none = req->differ == SESS_DIFFER_NONE,
 		.metadata_only = req->metadata_only,
 		.override_owner = req->override_owner,

@@ -63,6 +63,7 @@ struct recv {
 		size_t n, cap;
 	} stamps;
 	uint64_t tmp_count, trash_count;
+	int trash_fd; /* 0: not made yet */
 	int64_t started_ns;
 	struct buf packet, metadata;
 };

@@ -43,12 +43,21 @@ static void tmp_name(struct recv *r, char out[static 32])
 	snprintf(out, 32, ".tmp.%09llu", (unsigned long long)(r->started_ns / 1000 + (int64_t)r->tmp_count++) % 1000000000);
 }
 
+static int trash_fd(struct recv *r)
+{
+	if (!r->o->trash) return -1;
+	if (!r->trash_fd && (mkdir(r->o->trash, 0700) == 0 || errno == EEXIST))
+		r->trash_fd = open(r->o->trash, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return r->trash_fd > 0 ? r->trash_fd : -1;
+}
+
 /* Deleting may take long (a disk that discards blocks does it file by file); a rename does not. */
 int recv_discard(struct recv *r, int dfd, const char *name, struct err *e)
 {
 	char to[32];
+	int trash = trash_fd(r);
 	snprintf(to, sizeof to, "%llu", (unsigned long long)r->trash_count++);
-	if (r->o->trash_fd > 0 && renameat(dfd, name, r->o->trash_fd, to) == 0) return 0;
+	if (trash >= 0 && renameat(dfd, name, trash, to) == 0) return 0;
 	return path_remove_all(dfd, name, e);
 }
 

@@ -476,17 +476,18 @@ static void tell_error(struct recv *r, const struct err *e)
 	if (r->io->send(r->io->ctx, r->packet.p, r->packet.n, NULL) == 0) r->io->flush(r->io->ctx, NULL);
 }
 
-/* All is in place: say so, wait for the same, then for the end. The result stands whatever comes. */
+/* All is in place: say so; unless told to leave, wait for the same, then for the end. The result stands whatever comes. */
 static int part(struct recv *r, struct sess_packet *p, struct err *e)
 {
 	buf_reset(&r->packet);
 	sess_packet_add(&r->packet, SESS_PACKET_FIN, 0, NULL, 0);
 	if (r->io->send(r->io->ctx, r->packet.p, r->packet.n, e) < 0 || r->io->flush(r->io->ctx, e) < 0) return -1;
-	for (;;) {
+	while (!r->o->leave) {
 		int got = next_packet(r, p, e);
 		if (got <= 0) return got;
 		if (p->type == SESS_PACKET_ERR && on_packet(r, p, e) < 0) return -1;
 	}
+	return 0;
 }
 
 static void recv_fini(struct recv *r)
@@ -494,6 +495,7 @@ static void recv_fini(struct recv *r)
 	while (!list_empty(&r->files)) recv_file_free(r, list_first(&r->files, struct rfile, link));
 	while (r->above.n) above_pop(r);
 	for (size_t i = 0; i < OPEN_DIRS; i++) close_fd(&r->dirs[i].fd);
+	if (r->trash_fd > 0) close(r->trash_fd);
 	vec_fini(&r->above);
 	vec_fini(&r->items);
 	vec_fini(&r->by_id);

@@ -69,7 +69,8 @@ struct sess_filesync_req {
 	const char *name;                                        /* "context", "dockerfile", ... */
 	const struct strvec *includes, *excludes, *follow_paths; /* NULL: the attribute was not set */
 	int dest_fd;                                             /* directory that mirrors the client; borrowed until done */
-	int trash_fd; /* directory on the same disk that takes what is gone; borrowed; 0: it is deleted at once */
+	const char *trash; /* path of a directory to be made on the same disk that takes what is gone; NULL: it is deleted at
+			      once */
 	/* What dest holds (an empty index at first): replaced by what it holds then, not to be touched until done. */
 	struct tree_index **index;
 	enum sess_differ differ;

@@ -21,7 +21,9 @@ struct sess_io {
 enum { SESS_ENTRY_RACY = 1 }; /* tree_entry.flags: written while it was being looked at; prove it next time */
 struct sess_recv {
 	int dest_fd;
-	int trash_fd; /* where what is gone or replaced is moved, on the same disk; 0 or less: it is deleted at once */
+	/* Path of a directory on the same disk, made when it is needed, that takes what is gone or replaced. NULL: deleted at
+	 * once. */
+	const char *trash;
 	/* What dest holds. Without it (merge) dest may hold anything: what is in the way is replaced, the rest stays. */
 	const struct tree_index *old;
 	bool differ_none; /* ask for every file */
@@ -30,6 +32,7 @@ struct sess_recv {
 	bool override_owner;
 	uint32_t uid, gid;
 	const char *peer; /* "sender", for messages */
+	bool leave;       /* once all is in place, say so and return: whoever owns the channel parts with the peer */
 	const atomic_bool *cancelled;
 	_Atomic uint64_t *bytes; /* progress, may be NULL */
 };

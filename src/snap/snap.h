@@ -202,10 +202,11 @@ int snap_view_seal(const struct snap_view *v, struct err *e);
 int64_t snap_view_usage(const struct snap_view *v, const atomic_bool *cancelled, struct err *e);
 bool snap_view_userxattr(const struct snap_view *v);
 
-/* A fresh directory on the same disk for what the writer of v has no more use of: the descriptor. snap_view_trash_give (takes
- * the path, closes the descriptor) hands it to the next snap_empty_trash; what a kill leaves goes at the next start. */
-int snap_view_trash(const struct snap_view *v, char **ret_path, struct err *e);
-void snap_view_trash_give(const struct snap_view *v, int fd, char *path);
+/* Where the writer of v may put what it has no more use of: the path (heap) of a directory that is not there yet, on the same
+ * disk. snap_view_trash_give takes the path and hands what is there to the next snap_empty_trash: was there anything? What a
+ * kill leaves goes at the next start. */
+char *snap_view_trash(const struct snap_view *v);
+bool snap_view_trash_give(const struct snap_view *v, char *path);
 
 /* Fill a lazy layer: unpack into a directory beside its place, then rename. Jobs. */
 struct snap_fill {

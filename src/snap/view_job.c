@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/mount.h>
 
 void snap_view_free(struct snap_view *v)
@@ -280,26 +279,19 @@ int snap_view_umount(const char *target, struct err *e)
 
 /* ---- the end of writing ---- */
 
-int snap_view_trash(const struct snap_view *v, char **ret_path, struct err *e)
+char *snap_view_trash(const struct snap_view *v)
 {
 	char id[ID_STR];
-	int fd;
 
 	id_new(id);
-	_cleanup_free_ char *p = xasprintf("%s/new/old-%s", v->base, id);
-	if (mkdir(p, 0700) < 0) return err_sys(e, errno, "%s", p);
-	if ((fd = view_open_dir(p, e)) < 0) return -1;
-	*ret_path = take_ptr(p);
-	return fd;
+	return xasprintf("%s/new/old-%s", v->base, id);
 }
 
-void snap_view_trash_give(const struct snap_view *v, int fd, char *path)
+bool snap_view_trash_give(const struct snap_view *v, char *path)
 {
-	_cleanup_free_ char *to = xasprintf("%s/trash/%s", v->base, path_base(path));
+	_cleanup_free_ char *from = path, *to = xasprintf("%s/trash/%s", v->base, path_base(path));
 
-	close(fd);
-	if (rmdir(path) < 0 && rename(path, to) < 0) log_debug("%s: %s", path, strerror(errno));
-	free(path);
+	return rename(from, to) == 0;
 }
 
 int snap_view_seal(const struct snap_view *v, struct err *e)
