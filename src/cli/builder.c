@@ -1,16 +1,15 @@
-/* Builders as buildx keeps them ($BUILDX_CONFIG or ~/.docker/buildx): instances/NAME is JSON with a driver and nodes, `current`
- * names the chosen one. We read them, so that what `docker buildx create` made works here; only one node of each is used. */
+/* Builders as buildx keeps them (drive/store.h), so that what `docker buildx create` made works here and the other way round.
+ * Of a builder of several nodes the first is used. */
 #include "cli/builder.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "cli/boot.h"
+
 #define BAD(...) err_set(e, CODE_UNKNOWN, __VA_ARGS__)
-enum { INSTANCE_MAX = 4 << 20 };
 
 void builder_fini(struct builder *b)
 {
@@ -18,36 +17,13 @@ void builder_fini(struct builder *b)
 						&b->server_name, &b->status, NULL};
 	     *p; p++)
 		free(take_ptr(**p));
+	drive_builder_fini(&b->stored);
 }
 
-static char *config_dir(void)
+static char *opt(const struct drive_node *n, const char *key)
 {
-	const char *own = getenv("BUILDX_CONFIG"), *docker = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
-	if (!str_empty(own)) return xstrdup(own);
-	if (!str_empty(docker)) return xasprintf("%s/buildx", docker);
-	return xasprintf("%s/.docker/buildx", home ? home : "");
-}
-
-static json_t *read_json(const char *path, struct err *e)
-{
-	_cleanup_free_ uint8_t *p = NULL;
-	size_t n;
-	if (path_read_file(AT_FDCWD, path, INSTANCE_MAX, &p, &n, e) < 0) return NULL;
-	json_t *o = json_loadb((const char *)p, n, 0, NULL);
-	if (!o) err_set(e, CODE_UNKNOWN, "%s is not JSON", path);
-	return o;
-}
-
-static const char *text(json_t *o, const char *key)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-	return s ? s : "";
-}
-
-static char *opt(json_t *node, const char *key)
-{
-	const char *s = text(json_object_get(node, "DriverOpts"), key);
-	return *s ? xstrdup(s) : NULL;
+	const char *s = strvec_env_get(&n->opts, key);
+	return str_empty(s) ? NULL : xstrdup(s);
 }
 
 static void set(struct builder *b, const char *name, const char *driver, const char *node, const char *addr)
@@ -55,46 +31,34 @@ static void set(struct builder *b, const char *name, const char *driver, const c
 	*b = (struct builder){.name = xstrdup(name), .driver = xstrdup(driver), .node = xstrdup(node), .addr = xstrdup(addr)};
 }
 
-static void from_instance(json_t *o, const char *name, struct builder *ret)
+void builder_of_node(const struct drive_builder *stored, const struct drive_node *n, struct builder *ret)
 {
-	const char *driver = text(o, "Driver");
-	json_t *node = json_array_get(json_object_get(o, "Nodes"), 0);
-	const char *node_name = text(node, "Name"), *endpoint = text(node, "Endpoint");
-	set(ret, name, driver, node_name, endpoint);
-	if (strcmp(driver, "remote") == 0) {
-		ret->ca = opt(node, "cacert");
-		ret->cert = opt(node, "cert");
-		ret->key = opt(node, "key");
-		ret->server_name = opt(node, "servername");
-	} else if (strcmp(driver, "docker-container") == 0) {
-		free(ret->addr);
-		bool context = *endpoint && !strstr(endpoint, "://");
-		ret->addr = xasprintf("docker-container://buildx_buildkit_%s%s%s", node_name, context ? "?context=" : "",
-				      context ? endpoint : "");
-	} else {
-		ret->status = xasprintf("the driver \"%s\" of builder %s is not supported by this client; use docker buildx, "
-					"or give --builder an address",
-					driver, name);
+	set(ret, stored->name, stored->driver, n ? n->name : "", n ? n->endpoint : "");
+	if (!n)
+		ret->status = xasprintf("builder %s has no nodes", stored->name);
+	else if (!strcmp(stored->driver, "remote")) {
+		ret->ca = opt(n, "cacert");
+		ret->cert = opt(n, "cert");
+		ret->key = opt(n, "key");
+		ret->server_name = opt(n, "servername");
+	} else if (strcmp(stored->driver, "docker-container") != 0) {
+		ret->status =
+			xasprintf("the driver \"%s\" of builder %s is not supported by this client yet; use docker buildx, "
+				  "or give --builder an address",
+				  stored->driver, stored->name);
 	}
-	if (!node) ret->status = xasprintf("builder %s has no nodes", name);
 }
 
-static bool name_ok(const char *s)
+static int load_stored(const char *name, struct builder *ret, struct err *e)
 {
-	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_");
-	return *s && !s[n] && *s != '.' && *s != '-';
-}
-
-static int load_instance(const char *name, struct builder *ret, struct err *e)
-{
-	_cleanup_free_ char *dir = config_dir(), *path = xasprintf("%s/instances/%s", dir, name);
 	_cleanup_err_ struct err why = ERR_INIT;
-	if (!name_ok(name)) return BAD("invalid builder name \"%s\"", name);
-	json_t *o = read_json(path, &why);
-	if (!o && why.code == CODE_NOT_FOUND) return BAD("no builder \"%s\" found", name);
-	if (!o) return err_move(e, &why);
-	from_instance(o, name, ret);
-	json_decref(o);
+	struct drive_builder stored = {0};
+	if (drive_store_load(name, &stored, &why) < 0) {
+		if (why.code == CODE_NOT_FOUND) return BAD("no builder \"%s\" found", name);
+		return err_move(e, &why);
+	}
+	builder_of_node(&stored, stored.nodes.n ? &stored.nodes.v[0] : NULL, ret);
+	ret->stored = stored;
 	return 0;
 }
 
@@ -124,11 +88,12 @@ static bool from_socket(struct builder *ret)
 
 static bool from_current(struct builder *ret)
 {
-	_cleanup_free_ char *dir = config_dir(), *path = xasprintf("%s/current", dir);
-	json_t *o = read_json(path, NULL);
-	const char *name = text(o, "Name");
-	bool found = *name && strcmp(name, "default") != 0 && load_instance(name, ret, NULL) == 0;
-	json_decref(o);
+	struct drive_engine at = {0};
+	bool found = false;
+	if (drive_engine_find(NULL, &at, NULL) < 0) return false;
+	_cleanup_free_ char *name = drive_store_current(drive_engine_key(&at));
+	if (name) found = load_stored(name, ret, NULL) == 0;
+	drive_engine_fini(&at);
 	return found;
 }
 
@@ -139,19 +104,33 @@ int builder_find(struct cli *c, struct args *a, struct builder *ret, struct err 
 		set(ret, "default", "remote", "default", name);
 		return 0;
 	}
-	if (*name && strcmp(name, "default") != 0) return load_instance(name, ret, e);
+	if (*name && strcmp(name, "default") != 0) return load_stored(name, ret, e);
 	if (!str_empty(host)) {
 		set(ret, "default", "remote", "default", host);
 		return 0;
 	}
-	if (c->plugin && !*name && from_current(ret)) return 0;
+	if (!*name && from_current(ret)) return 0;
 	if (!from_socket(ret)) set(ret, "default", "embedded", "default", "");
 	return 0;
 }
 
-int builder_connect(struct cli *c, struct builder *b, struct err *e)
+static int connect_container(struct cli *c, const struct builder *b, struct progress *p, struct err *e)
+{
+	const struct drive_node *n = &b->stored.nodes.v[0];
+	enum drive_state state;
+	struct drive_exec *x;
+	if (drive_container_state(n, &state, e) < 0) return -1;
+	if (state != DRIVE_RUNNING && !p) return BAD("the builder is %s", drive_state_names[state]);
+	if (state != DRIVE_RUNNING && boot_container(p, n, e) < 0) return -1;
+	return drive_container_dial(n, &x, e) < 0 ? -1 : cli_dial_exec(c, x, e);
+}
+
+int builder_connect(struct cli *c, struct builder *b, struct progress *p, struct err *e)
 {
 	if (b->status) return BAD("%s", b->status);
+	if (b->stored.name) drive_store_used(b->stored.name);
+	if (!strcmp(b->driver, "docker-container"))
+		return connect_container(c, b, p, e) < 0 ? err_wrap(e, "builder %s", b->name) : 0;
 	if (!*b->addr) {
 		free(take_ptr(b->addr));
 		if (cli_embedded(c, &b->addr, e) < 0) {
@@ -166,32 +145,23 @@ int builder_connect(struct cli *c, struct builder *b, struct err *e)
 	return err_wrap(e, "builder %s (%s)", b->name, b->addr);
 }
 
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(((const struct builder *)a)->name, ((const struct builder *)b)->name);
-}
-
 int builder_list(struct cli *c, struct args *a, struct builders *ret, struct err *e)
 {
-	_cleanup_free_ char *dir = config_dir(), *path = xasprintf("%s/instances", dir);
+	_cleanup_strvec_ struct strvec names = {0};
 	struct builder first = {0};
 	if (builder_find(c, a, &first, e) < 0) return -1;
 	vec_push(ret, first);
-	DIR *d = opendir(path);
-	for (struct dirent *de; d && (de = readdir(d));) {
+	drive_store_names(&names);
+	for (size_t i = 0; i < names.n; i++) {
 		struct builder b = {0};
-		if (strcmp(de->d_name, first.name) == 0 || !name_ok(de->d_name) || load_instance(de->d_name, &b, NULL) < 0)
-			continue;
-		vec_push(ret, b);
+		if (strcmp(names.v[i], first.name) != 0 && load_stored(names.v[i], &b, NULL) == 0) vec_push(ret, b);
 	}
-	if (d) closedir(d);
-	if (ret->n > 2) qsort(ret->v + 1, ret->n - 1, sizeof *ret->v, by_name);
 	return 0;
 }
 
 char *builder_node_id(void)
 {
-	_cleanup_free_ char *dir = config_dir(), *path = xasprintf("%s/.buildNodeID", dir);
+	_cleanup_free_ char *dir = drive_store_dir(), *path = xasprintf("%s/.buildNodeID", dir);
 	_cleanup_free_ uint8_t *p = NULL;
 	size_t n;
 	char id[ID_STR], hex[17];

@@ -1,5 +1,7 @@
 /* The commands of `slipway` and `docker buildx`: the tables, and the small ones. */
+#include "cli/boot.h"
 #include "cli/builder.h"
+#include "cli/builders.h"
 #include "cli/manual.h"
 #include "cli/internal.h"
 #include "proto/control.pb-c.h"
@@ -81,6 +83,45 @@ static const struct flag build_flags[] = {
 	{                                                                                                     \
 		"timeout", 0, FLAG_DURATION, "Override the default timeout for loading builder status", "20s" \
 	}
+static const struct flag create_flags[] = {
+	{"append", 0, FLAG_BOOL, "Append a node to builder instead of changing it"},
+	{"bootstrap", 0, FLAG_BOOL, "Boot builder after creation"},
+	{"buildkitd-config", 0, FLAG_STRING, "BuildKit daemon config file", .values = "file"},
+	{"buildkitd-flags", 0, FLAG_STRING, "BuildKit daemon flags"},
+	{"driver", 0, FLAG_STRING, "Driver to use (available: \"docker-container\", \"remote\")",
+	 .values = "docker-container|remote"},
+	{"driver-opt", 0, FLAG_LIST, "Options for the driver"},
+	{"leave", 0, FLAG_BOOL, "Remove a node from builder instead of changing it"},
+	{"name", 0, FLAG_STRING, "Builder instance name"},
+	{"node", 0, FLAG_STRING, "Create/modify node with given name"},
+	{"platform", 0, FLAG_LIST, "Fixed platforms for current node"},
+	TIMEOUT_FLAG,
+	{"use", 0, FLAG_BOOL, "Set the current builder instance"},
+	{0},
+};
+static const struct flag use_flags[] = {
+	{"default", 0, FLAG_BOOL, "Set builder as default for current context"},
+	{"global", 0, FLAG_BOOL, "Builder persists context changes"},
+	{0},
+};
+static const struct flag rm_flags[] = {
+	{"all-inactive", 0, FLAG_BOOL, "Remove all inactive builders"},
+	{"force", 'f', FLAG_BOOL, "Do not prompt for confirmation"},
+	{"keep-daemon", 0, FLAG_BOOL, "Keep the BuildKit daemon running"},
+	{"keep-state", 0, FLAG_BOOL, "Keep BuildKit state"},
+	TIMEOUT_FLAG,
+	{0},
+};
+static const struct flag inspect_flags[] = {
+	{"bootstrap", 0, FLAG_BOOL, "Ensure builder has booted before inspecting"},
+	TIMEOUT_FLAG,
+	{0},
+};
+static const struct flag ls_flags[] = {
+	{"format", 0, FLAG_STRING, "Format the output", "table", .values = "table|json"},
+	TIMEOUT_FLAG,
+	{0},
+};
 static const struct flag du_flags[] = {
 	{"filter", 0, FLAG_LIST, "Provide filter values", .type = "filter"},
 	{"format", 0, FLAG_STRING, "Format the output"},
@@ -101,7 +142,6 @@ static const struct flag prune_flags[] = {
 	{0},
 };
 
-static int ls(struct cli *c, struct args *a);
 static int version(struct cli *c, struct args *a);
 static int dial_stdio(struct cli *c, struct args *a);
 static int manual(struct cli *c, struct args *a);
@@ -116,12 +156,21 @@ static const struct command commands[] = {
 	 .max_args = 1},
 	{"completion", NULL, "Print the completion script of a shell", "bash|zsh|fish [slipway|slipwayd]",
 	 .flags = completion_flags, .run = completion, .max_args = 2},
+	{"create", NULL, "Create a new builder instance", "[OPTIONS] [CONTEXT|ENDPOINT]", .flags = create_flags,
+	 .run = builders_create, .max_args = 1},
 	{"dial-stdio", NULL, "Proxy current stdio streams to builder instance", .run = dial_stdio},
 	{"du", NULL, "Disk usage", .flags = du_flags, .run = buildx_du},
-	{"ls", NULL, "List builder instances", .run = ls},
+	{"inspect", NULL, "Inspect current builder instance", "[NAME]", .flags = inspect_flags, .run = builders_inspect,
+	 .max_args = 1},
+	{"ls", NULL, "List builder instances", .flags = ls_flags, .run = builders_ls},
 	{"man", NULL, "Print a manual page", "[COMMAND | slipwayd | buildctl]", .flags = man_flags, .run = manual,
 	 .max_args = 1},
 	{"prune", NULL, "Remove build cache", .flags = prune_flags, .run = buildx_prune},
+	{"rm", NULL, "Remove one or more builder instances", "[OPTIONS] [NAME...]", .flags = rm_flags, .run = builders_rm,
+	 .max_args = -1},
+	{"stop", NULL, "Stop builder instance", "[NAME]", .run = builders_stop, .max_args = 1},
+	{"use", NULL, "Set the current builder instance", "[OPTIONS] NAME", .flags = use_flags, .run = builders_use,
+	 .max_args = 1},
 	{"version", NULL, "Show version information", .run = version},
 	{"docker-cli-plugin-metadata", .run = plugin_metadata},
 	{0},
@@ -170,73 +219,27 @@ static int completion(struct cli *c, struct args *a)
 	return 0;
 }
 
+static int dial_container(const struct builder *b, struct err *e)
+{
+	struct drive_exec *x;
+	if (drive_container_dial(&b->stored.nodes.v[0], &x, e) < 0) return -1;
+	int rv = drive_exec_copy(x, 0, 1, 2, NULL, NULL, e);
+	drive_exec_free(x);
+	return rv;
+}
+
 static int dial_stdio(struct cli *c, struct args *a)
 {
 	_cleanup_err_ struct err e = ERR_INIT;
 	struct builder b = {0};
 	int rv = builder_find(c, a, &b, &e);
-	if (rv == 0 && !*b.addr) {
+	bool container = b.driver && !strcmp(b.driver, "docker-container");
+	if (rv == 0 && container) rv = boot_container_alone(&b.stored.nodes.v[0], &e);
+	if (rv == 0 && !container && !*b.addr) {
 		free(take_ptr(b.addr));
 		rv = cli_embedded(c, &b.addr, &e);
 	}
-	if (rv == 0) rv = cli_dial_stdio(b.addr, &e);
+	if (rv == 0) rv = container ? dial_container(&b, &e) : cli_dial_stdio(b.addr, &e);
 	builder_fini(&b);
 	return rv < 0 ? cli_fail(c, &e) : 0;
-}
-
-/* "linux/amd64 (+4), linux/386": the variants of amd64 behind its name. */
-static void platforms_short(const Control__ListWorkersResponse *r, struct buf *out)
-{
-	for (size_t i = 0; i < r->n_record; i++) {
-		const Types__WorkerRecord *w = r->record[i];
-		for (size_t k = 0; k < w->n_platforms; k++) {
-			const Pb__Platform *p = w->platforms[k];
-			size_t variants = 0;
-			if (strcmp(p->architecture, "amd64") == 0 && *p->variant) continue;
-			for (size_t m = 0; m < w->n_platforms; m++)
-				variants += strcmp(w->platforms[m]->architecture, p->architecture) == 0 &&
-					    *w->platforms[m]->variant && strcmp(p->architecture, "amd64") == 0;
-			buf_addf(out, "%s%s/%s%s%s", out->n ? ", " : "", p->os, p->architecture, *p->variant ? "/" : "",
-				 p->variant);
-			if (variants) buf_addf(out, " (+%zu)", variants + 1);
-		}
-	}
-}
-
-static void ls_row(struct cli *c, struct builder *b, bool current, struct buf *out)
-{
-	_cleanup_err_ struct err e = ERR_INIT;
-	_cleanup_arena_ struct arena *mem = arena_new(CLI_REPLY_MAX);
-	_cleanup_buf_ struct buf platforms = BUF_INIT;
-	void *info = NULL, *workers = NULL;
-	bool idle = !*b->addr && !b->status; /* the embedded daemon does not run */
-	buf_addf(out, "%s%s\t%s\t\t\t\n", b->name, current ? "*" : "", b->driver);
-	if (!idle && builder_connect(c, b, &e) == 0 &&
-	    cli_unary(c, METHOD_CONTROL_LIST_WORKERS, NULL, &control__list_workers_response__descriptor, mem, &workers, &e) ==
-		    0)
-		cli_unary(c, METHOD_CONTROL_INFO, NULL, &control__info_response__descriptor, mem, &info, &e);
-	if (workers) platforms_short(workers, &platforms);
-	Types__BuildkitVersion *v = info ? ((Control__InfoResponse *)info)->buildkitversion : NULL;
-	buf_addf(out, " \\_ %s\t \\_ %s\t%s\t%s\t%s\n", b->node, *b->addr ? b->addr : "(starts when needed)",
-		 workers ? "running"
-		 : idle  ? "inactive"
-			 : "error",
-		 v ? v->version : "", buf_str(&platforms));
-	if (c->conn) wire_conn_close(c->conn);
-	while (c->conn) uv_run(loop_uv(c->loop), UV_RUN_ONCE);
-}
-
-static int ls(struct cli *c, struct args *a)
-{
-	_cleanup_err_ struct err e = ERR_INIT;
-	_cleanup_buf_ struct buf text = BUF_INIT, out = BUF_INIT;
-	struct builders list = {0};
-	if (builder_list(c, a, &list, &e) < 0) return cli_fail(c, &e);
-	buf_adds(&text, "NAME/NODE\tDRIVER/ENDPOINT\tSTATUS\tBUILDKIT\tPLATFORMS\n");
-	for (size_t i = 0; i < list.n; i++) ls_row(c, &list.v[i], i == 0, &text);
-	tab_format(buf_str(&text), 0, 1, 3, ' ', &out);
-	fputs(buf_str(&out), stdout);
-	for (size_t i = 0; i < list.n; i++) builder_fini(&list.v[i]);
-	vec_fini(&list);
-	return 0;
 }

@@ -689,7 +689,7 @@ static int run(struct request *r, struct err *e)
 	if (builder_find(c, r->args, &r->builder, e) < 0) return -1;
 	if (read_flags(r, e) < 0) return -1;
 	if (prepare(r, e) < 0) return err_wrap(e, "failed to build");
-	if (builder_connect(c, &r->builder, e) < 0) return -1;
+	if (builder_connect(c, &r->builder, r->b.progress, e) < 0) return -1;
 	if (r->load) {
 		r->b.finish = finish_load;
 		r->b.finish_arg = r;

@@ -88,7 +88,7 @@ static int connect_builder(struct cli *c, struct args *a, struct err *e)
 {
 	struct builder b = {0};
 	int rv = builder_find(c, a, &b, e);
-	if (rv == 0) rv = builder_connect(c, &b, e);
+	if (rv == 0) rv = builder_connect(c, &b, NULL, e);
 	builder_fini(&b);
 	return rv;
 }

@@ -21,6 +21,8 @@ enum { CLI_REPLY_MAX = 64 << 20 };
 #define SLIPWAY_VERSION "v0.0.0"
 #endif
 
+struct drive_exec;
+struct cli_pump;
 struct cli {
 	struct loop *loop;
 	const char *prog; /* "buildctl", "docker buildx", "slipway" */
@@ -29,6 +31,7 @@ struct cli {
 	struct wire_conn *conn;   /* NULL until cli_dial, and when it broke */
 	struct loop_child helper; /* of a docker-container:// address and the like */
 	bool has_helper;
+	struct cli_pump *pump;           /* copies to and from a process in a container; NULL: none */
 	unsigned interrupts;             /* signals received */
 	void (*on_interrupt)(void *arg); /* called for the first */
 	void *on_interrupt_arg;
@@ -57,6 +60,10 @@ void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Connects c->conn. addr: unix://, tcp://, and docker-container://, kube-pod://, podman-container://, nerdctl-container://,
  * ssh:// by their helper programs. Blocks; timeout_ms 0: wire's own. The text of a failure is grpc-go's. */
 int cli_dial(struct cli *c, const char *addr, const struct wire_tls *tls, uint64_t timeout_ms, struct err *e);
+void cli_take_conn(struct cli *c, struct wire_conn *conn);
+/* Over the stdio of a process in a container, which is taken. */
+int cli_dial_exec(struct cli *c, struct drive_exec *x, struct err *e);
+void cli_pump_stop(struct cli *c); /* after the connection was closed; blocks, for a second at most */
 /* Bytes between stdin/stdout and a unix:// address, until either ends. Blocks. */
 int cli_dial_stdio(const char *addr, struct err *e);
 /* The embedded daemon: an address that answers, started if need be. *ret heap. Blocks. */

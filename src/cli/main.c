@@ -75,6 +75,7 @@ static int run(struct cli *c, struct args *a)
 	loop_on_signal(c->loop, SIGTERM, on_signal, c);
 	int rv = cmd->run(c, a);
 	if (c->conn) wire_conn_close(c->conn);
+	cli_pump_stop(c);
 	loop_free(c->loop);
 	return c->exit_code ? c->exit_code : rv;
 }

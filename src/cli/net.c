@@ -23,7 +23,7 @@ static void conn_closed(void *arg, const struct err *why)
 	c->conn = NULL;
 }
 
-static void take_conn(struct cli *c, struct wire_conn *conn)
+void cli_take_conn(struct cli *c, struct wire_conn *conn)
 {
 	c->conn = conn;
 	wire_conn_on_closed(conn, conn_closed, c);
@@ -35,7 +35,7 @@ static void dial_done(void *arg, struct wire_conn *conn, const struct err *e)
 	d->done = true;
 	d->pending = NULL;
 	if (conn)
-		take_conn(d->cli, conn);
+		cli_take_conn(d->cli, conn);
 	else
 		err_copy(&d->err, e);
 }
@@ -184,7 +184,7 @@ static int dial_helper(struct cli *c, const char *addr, size_t which, struct err
 	int fd = take_fd(ours);
 	struct wire_conn *conn = wire_conn_fds(c->loop, fd, fd, NULL, u.host, e);
 	if (!conn) return -1;
-	take_conn(c, conn);
+	cli_take_conn(c, conn);
 	return 0;
 }
 

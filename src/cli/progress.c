@@ -340,33 +340,54 @@ void progress_tick(struct progress *p)
 	if (p->kind == KIND_PLAIN || p->kind == KIND_TTY) draw(p, false);
 }
 
+/* When it was first heard of; a digest for its id. */
+static const struct own_step *own_step(struct progress *p, const char *id)
+{
+	struct own_step *x = map_get(&p->steps, id);
+	if (x) return x;
+	char digest[DIGEST_STR];
+	digest_str_of(id, strlen(id), digest);
+	map_put(&p->steps, id, x = xnew(struct own_step));
+	x->digest = xstrdup(digest);
+	x->started = p->trace.now();
+	return x;
+}
+
+static Google__Timestamp timestamp_of(int64_t ns)
+{
+	Google__Timestamp t = GOOGLE__TIMESTAMP__INIT;
+	t.seconds = ns / 1000000000;
+	t.nanos = (int32_t)(ns % 1000000000);
+	return t;
+}
+
 void progress_step(struct progress *p, const struct progress_step *s)
 {
-	struct own_step *x = map_get(&p->steps, s->id);
-	int64_t now = p->trace.now();
-	if (!x) {
-		char digest[DIGEST_STR];
-		digest_str_of(s->id, strlen(s->id), digest);
-		map_put(&p->steps, s->id, x = xnew(struct own_step));
-		x->digest = xstrdup(digest);
-		x->started = now;
-	}
-	if (!p->heard && !s->completed) return; /* it would be shown before the steps it follows upon */
-	Google__Timestamp started = GOOGLE__TIMESTAMP__INIT, completed = GOOGLE__TIMESTAMP__INIT;
-	Control__Vertex v = CONTROL__VERTEX__INIT, *list = &v;
+	_cleanup_free_ char *part_id = s->part ? xasprintf("%s/%s", s->id, s->part) : NULL;
+	const struct own_step *x = own_step(p, s->id), *part = part_id ? own_step(p, part_id) : NULL;
+	if (!p->heard && !s->completed && !s->leads) return; /* it would be shown before the steps it follows upon */
+	Google__Timestamp now = timestamp_of(p->trace.now()), started = timestamp_of(x->started),
+			  part_started = timestamp_of(part ? part->started : 0);
+	Control__Vertex v = CONTROL__VERTEX__INIT, *vertexes = &v;
+	Control__VertexStatus st = CONTROL__VERTEX_STATUS__INIT, *statuses = &st;
 	Control__StatusResponse m = CONTROL__STATUS_RESPONSE__INIT;
-	started.seconds = x->started / 1000000000;
-	started.nanos = (int32_t)(x->started % 1000000000);
-	completed.seconds = now / 1000000000;
-	completed.nanos = (int32_t)(now % 1000000000);
 	v.digest = x->digest;
 	v.name = s->name;
 	v.started = &started;
-	if (s->completed) v.completed = &completed;
+	if (s->completed) v.completed = &now;
 	if (s->error) v.error = s->error;
-	m.vertexes = &list;
+	m.vertexes = &vertexes;
 	m.n_vertexes = 1;
-	p->own = true;
+	if (part) {
+		st.id = s->part;
+		st.vertex = x->digest;
+		st.name = "";
+		st.timestamp = &now;
+		st.started = &part_started;
+		if (s->part_completed) st.completed = &now;
+		m.statuses = &statuses;
+		m.n_statuses = 1;
+	}
 	progress_update(p, &m);
 	p->own = false;
 }

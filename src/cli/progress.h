@@ -20,10 +20,14 @@ void progress_tick(struct progress *p); /* each PROGRESS_TICK_MS without an upda
 /* The last picture and the logs of failed steps; nothing may follow but free. */
 void progress_done(struct progress *p);
 void progress_free(struct progress *p); /* NULL allowed */
-/* A step of our own: starts with the first call, ends with completed; error NULL: none. id makes it one step. */
+/* A step of our own: starts with the first call, ends with completed; error NULL: none. id makes it one step. part: a line
+ * below its name, which starts and ends alike. */
 struct progress_step {
 	const char *id, *name, *error;
 	bool completed;
+	const char *part; /* NULL: none */
+	bool part_completed;
+	bool leads; /* shown though the daemon has said nothing yet */
 };
 void progress_step(struct progress *p, const struct progress_step *s);
 /* A message as Go's encoding/json writes it, one line. */
