@@ -388,6 +388,7 @@ void progress_step(struct progress *p, const struct progress_step *s)
 		m.statuses = &statuses;
 		m.n_statuses = 1;
 	}
+	p->own = true;
 	progress_update(p, &m);
 	p->own = false;
 }
