@@ -15,8 +15,13 @@ static int fetch(void *arg, const struct sess_token_ask *q, struct sess_token *r
 {
 	struct reg_io io;
 	struct reg_answer got = {0};
-	struct reg_token_req req = {.host = q->host, .realm = q->realm, .service = q->service, .scopes = q->scopes, .n_scopes = q->n_scopes,
-				    .user = q->user, .secret = q->secret};
+	struct reg_token_req req = {.host = q->host,
+				    .realm = q->realm,
+				    .service = q->service,
+				    .scopes = q->scopes,
+				    .n_scopes = q->n_scopes,
+				    .user = q->user,
+				    .secret = q->secret};
 	reg_io_init(&io, shared.client, shared.config);
 	io.cancelled = q->cancelled;
 	int r = reg_fetch_token(&io, &req, &got, e);

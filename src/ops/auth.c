@@ -17,8 +17,8 @@
 enum { SALT = 32, PAYLOAD = 32, KEY = 32, SIGNATURE = 64, IDS_MAX = 1024 };
 
 struct question {
-	const struct ops_auth *auth;      /* of the waiting job: alive till the answer was read */
-	const struct reg_challenge *c;    /* NULL: only the identity is wanted */
+	const struct ops_auth *auth;   /* of the waiting job: alive till the answer was read */
+	const struct reg_challenge *c; /* NULL: only the identity is wanted */
 	const char *host;
 	size_t at; /* which session */
 	struct sess *session;
@@ -184,7 +184,8 @@ static void got_token(void *arg, const char *token, int64_t expires_in_s, int64_
 	if (e) {
 		err_copy(&q->error, e);
 	} else {
-		q->answer = (struct reg_answer){.kind = REG_TOKEN, .token = xstrdup(token), .expires_in_s = expires_in_s, .issued_at = issued_at};
+		q->answer = (struct reg_answer){
+			.kind = REG_TOKEN, .token = xstrdup(token), .expires_in_s = expires_in_s, .issued_at = issued_at};
 	}
 	answer(q);
 }
@@ -192,7 +193,8 @@ static void got_token(void *arg, const char *token, int64_t expires_in_s, int64_
 static void ask_token(struct question *q)
 {
 	const struct reg_challenge *c = q->c;
-	struct sess_token_req req = {"buildkit-client", c->host, c->realm, c->service, (char *const *)c->scopes, c->scope_count};
+	struct sess_token_req req = {"buildkit-client",        c->host,       c->realm, c->service,
+				     (char *const *)c->scopes, c->scope_count};
 	sess_auth_token(q->session, &req, got_token, q);
 }
 
@@ -202,7 +204,8 @@ static void ask_session(struct question *q)
 		ask_credentials(q);
 	else if (known_identity(q))
 		identified(q);
-	else if (sess_supports(q->session, METHOD_AUTH_FETCH_TOKEN) && sess_supports(q->session, METHOD_AUTH_GET_TOKEN_AUTHORITY))
+	else if (sess_supports(q->session, METHOD_AUTH_FETCH_TOKEN) &&
+		 sess_supports(q->session, METHOD_AUTH_GET_TOKEN_AUTHORITY))
 		sess_auth_authority(q->session, q->host, salt(), SALT, got_authority, q);
 	else
 		no_authority(q);
@@ -231,7 +234,8 @@ static void ask_and_wait(struct question *q)
 	struct loop_pipe *mine = q->pipe;
 	loop_post(l, ask, q);
 	char byte;
-	while (loop_pipe_job_read(mine, &byte, 1, NULL) > 0) {}
+	while (loop_pipe_job_read(mine, &byte, 1, NULL) > 0) {
+	}
 	loop_pipe_unref(mine);
 }
 

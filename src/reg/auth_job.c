@@ -209,9 +209,13 @@ static int from_file(const char *path, struct reg_answer *ret, struct err *e)
 	char *line = (char *)p;
 	line[strcspn(line, "\r\n")] = 0;
 	char *colon = strchr(line, ':');
-	if (colon) *ret = (struct reg_answer){.kind = REG_CREDS, .user = xstrndup(line, (size_t)(colon - line)), .secret = xstrdup(colon + 1)};
+	if (colon)
+		*ret = (struct reg_answer){
+			.kind = REG_CREDS, .user = xstrndup(line, (size_t)(colon - line)), .secret = xstrdup(colon + 1)};
 	explicit_bzero(p, n);
-	return colon ? 0 : err_set(e, CODE_FAILED_PRECONDITION, "credentials of the mirror: %s: one line USER:PASSWORD is expected", path);
+	return colon ? 0
+		     : err_set(e, CODE_FAILED_PRECONDITION, "credentials of the mirror: %s: one line USER:PASSWORD is expected",
+			       path);
 }
 
 static int ask_client(struct reg_authz *a, const struct reg_auth *c, const struct strvec *scopes, struct reg_answer *ret,
@@ -360,7 +364,9 @@ int reg_fetch_token(struct reg_io *io, const struct reg_token_req *req, struct r
 	int r = str_empty(req->secret) ? by_get(&a, &c, &scopes, &ans, &status, &b, &f, e)
 				       : ask_with_creds(&a, &c, &scopes, &ans, true, &b, &f, e);
 	if (r < 0) return str_empty(req->secret) ? err_wrap(e, "failed to fetch anonymous token") : -1;
-	*ret = (struct reg_answer){.kind = REG_TOKEN, .token = take_ptr(b.token), .issued_at = b.issued_at,
+	*ret = (struct reg_answer){.kind = REG_TOKEN,
+				   .token = take_ptr(b.token),
+				   .issued_at = b.issued_at,
 				   .expires_in_s = b.expires_in_s ? b.expires_in_s : DEFAULT_EXPIRES_S};
 	return 0;
 }

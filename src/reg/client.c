@@ -13,7 +13,15 @@
 #include <string.h>
 #include <time.h>
 
-enum { IDLE_MAX = 30, TOKENS_MAX = 2048, CLOSE_AFTER_MS = 118000, DOWN_MS = 60000, SAID_MS = 60000, LANES_MAX = 256, DEFAULT_LIMIT = 4 };
+enum {
+	IDLE_MAX = 30,
+	TOKENS_MAX = 2048,
+	CLOSE_AFTER_MS = 118000,
+	DOWN_MS = 60000,
+	SAID_MS = 60000,
+	LANES_MAX = 256,
+	DEFAULT_LIMIT = 4
+};
 
 struct timed {
 	char *value;
@@ -147,8 +155,7 @@ static struct lane *lane_of(struct reg_client *c, const char *host)
 {
 	struct lane *l = map_get(&c->lanes, host);
 	if (l) return l;
-	if (c->lanes.count >= LANES_MAX)
-		MAP_EACH(&c->lanes, it)
+	if (c->lanes.count >= LANES_MAX) MAP_EACH(&c->lanes, it)
 		{
 			struct lane *old = it->value;
 			if (old->out || !list_empty(&old->waiting)) continue;
@@ -166,10 +173,7 @@ static bool has_room(const struct lane *l, enum reg_lane_kind kind, size_t limit
 }
 
 /* The first one waiting that there is room for; documents stand in front of blobs. */
-static void wake(const struct lane *l)
-{
-	LIST_EACH(&l->waiting, struct waiter, w, link) pthread_cond_signal(&w->cond);
-}
+static void wake(const struct lane *l) { LIST_EACH(&l->waiting, struct waiter, w, link) pthread_cond_signal(&w->cond); }
 
 static bool is_next(const struct lane *l, const struct waiter *w, size_t limit)
 {
@@ -185,7 +189,8 @@ static void stand_in_line(struct lane *l, struct waiter *w)
 {
 	struct list *at = &l->waiting;
 	if (w->kind == REG_LANE_DOC)
-		for (at = l->waiting.next; at != &l->waiting && container_of(at, struct waiter, link)->kind == REG_LANE_DOC;) at = at->next;
+		for (at = l->waiting.next; at != &l->waiting && container_of(at, struct waiter, link)->kind == REG_LANE_DOC;)
+			at = at->next;
 	list_add_tail(at, &w->link); /* in front of at */
 }
 
@@ -240,7 +245,8 @@ static void lane_leave(struct reg_client *c, const char *host, enum reg_lane_kin
 }
 
 /* An idle handle with that key, or room for a new one: what is idle for the host beyond its limit goes to old. */
-static struct reg_handle *take_idle(struct reg_client *c, const char *key, const char *host, size_t out, size_t limit, struct list *old)
+static struct reg_handle *take_idle(struct reg_client *c, const char *key, const char *host, size_t out, size_t limit,
+				    struct list *old)
 {
 	struct reg_handle *found = NULL, *oldest = NULL;
 	size_t idle = 0;
@@ -266,7 +272,8 @@ int reg_handle_get(struct reg_client *c, const struct reg_want *want, struct reg
 	const struct reg_entry *entry = want->entry;
 	struct reg_handle *h = NULL;
 	_cleanup_free_ char *host = reg_url_host(want->origin);
-	_cleanup_free_ char *key = xasprintf("%s %llu %s %d%d", want->origin, (unsigned long long)(entry && want->config ? want->config->serial : 0),
+	_cleanup_free_ char *key = xasprintf("%s %llu %s %d%d", want->origin,
+					     (unsigned long long)(entry && want->config ? want->config->serial : 0),
 					     entry ? entry->name : "", want->with_keys, want->insecure);
 	int r = 0;
 	pthread_mutex_lock(&c->lock);

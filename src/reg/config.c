@@ -1,17 +1,17 @@
 /* Which hosts to ask for a domain of references, in order, and with which TLS files.
  *
  * A domain with an entry: its mirrors, each with the TLS and http settings of the entry under the mirror's own name, then
- * the origin; an entry may be for many ("*.corp", "*"): the most specific one counts. Without one: the origin alone. Plain http is chosen by `http = true`, or for localhost when http is unset;
- * `insecure = true` turns that into https without verification, with http as what to fall back on. A configuration is
- * immutable and shared between threads by its reference count.
- * Source: reference 05 §4; BuildKit util/resolver/resolver.go. */
+ * the origin; an entry may be for many ("*.corp", "*"): the most specific one counts. Without one: the origin alone. Plain http
+ * is chosen by `http = true`, or for localhost when http is unset; `insecure = true` turns that into https without
+ * verification, with http as what to fall back on. A configuration is immutable and shared between threads by its reference
+ * count. Source: reference 05 §4; BuildKit util/resolver/resolver.go. */
 #include "reg/internal.h"
 #include <arpa/inet.h>
 #include <string.h>
 #include <strings.h>
 
-static void files_copy(struct reg_entry *d, char *const *ca, size_t n_ca, const struct reg_keypair *pairs, size_t n_pairs, char *const *dirs,
-		       size_t n_dirs)
+static void files_copy(struct reg_entry *d, char *const *ca, size_t n_ca, const struct reg_keypair *pairs, size_t n_pairs,
+		       char *const *dirs, size_t n_dirs)
 {
 	strvec_copy(&d->ca, ca, n_ca);
 	strvec_copy(&d->dirs, dirs, n_dirs);
@@ -31,7 +31,8 @@ static void entry_copy(struct reg_entry *d, const struct reg_host_conf *s)
 	files_copy(d, s->ca, s->ca_count, s->keypairs, s->keypair_count, s->tls_config_dirs, s->tls_config_dir_count);
 }
 
-/* "name" or "host:port" against "*", "*.corp" or a name. How good the match is: 0 none; the longest pattern wins, an equal name over all. */
+/* "name" or "host:port" against "*", "*.corp" or a name. How good the match is: 0 none; the longest pattern wins, an equal name
+ * over all. */
 static size_t match(const char *pattern, const char *name)
 {
 	if (strcasecmp(pattern, name) == 0) return SIZE_MAX;
@@ -207,7 +208,8 @@ static struct reg_host *add(struct reg_hosts *h, char *host, char *path, const s
 	return r;
 }
 
-static struct reg_host *add_mirror(struct reg_hosts *h, const char *domain, char *host, char *path, const struct reg_entry *entry)
+static struct reg_host *add_mirror(struct reg_hosts *h, const char *domain, char *host, char *path,
+				   const struct reg_entry *entry)
 {
 	struct reg_host *m = add(h, host, path, entry);
 	m->mirror = true;

@@ -37,7 +37,7 @@ struct state {
 	bool head_done;
 	size_t header_bytes;
 	uint64_t sent;
-	int64_t last_ms; /* when something moved */
+	int64_t last_ms;      /* when something moved */
 	char address[4 * 64]; /* all that was tried */
 	char text[CURL_ERROR_SIZE];
 	struct curl_slist *headers;
@@ -172,7 +172,8 @@ static curl_socket_t on_socket(void *arg, curlsocktype purpose, struct curl_sock
 	if (getnameinfo(&a->addr, (socklen_t)a->addrlen, host, sizeof host, port, sizeof port,
 			NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
 		size_t n = strlen(s->address);
-		snprintf(s->address + n, sizeof s->address - n, a->family == AF_INET6 ? "%s[%s]:%s" : "%s%s:%s", n ? " and " : "", host, port);
+		snprintf(s->address + n, sizeof s->address - n, a->family == AF_INET6 ? "%s[%s]:%s" : "%s%s:%s",
+			 n ? " and " : "", host, port);
 	}
 	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
@@ -407,8 +408,8 @@ static enum outcome drive(struct reg_handle *h, struct state *s, CURLcode *ret_r
 	return o;
 }
 
-/* A name that leads to several addresses of which one listens, as localhost with ::1 and 127.0.0.1: curl tries the first of each
- * family side by side, and has been seen to give up with the first that refuses. Nothing was sent, so ask once more. */
+/* A name that leads to several addresses of which one listens, as localhost with ::1 and 127.0.0.1: curl tries the first of
+ * each family side by side, and has been seen to give up with the first that refuses. Nothing was sent, so ask once more. */
 static enum outcome drive_again(struct reg_handle *h, struct state *s, CURLcode *rc)
 {
 	char first[sizeof s->address], text[sizeof s->text];
@@ -453,7 +454,8 @@ static int run(struct reg_handle *h, struct state *s, struct reg_fail *f, struct
 static void add_hint(const char *hint, int r, struct reg_http_res *res, struct err *e)
 {
 	if (!hint) return;
-	if (r == 0 && (res->status == 400 || res->status == 401 || res->status == 403 || res->status == 495 || res->status == 496))
+	if (r == 0 &&
+	    (res->status == 400 || res->status == 401 || res->status == 403 || res->status == 495 || res->status == 496))
 		res->hint = xstrdup(hint);
 	if (r < 0 && e && e->msg && strstr(e->msg, "tls: ")) {
 		_cleanup_free_ char *msg = xstrdup(e->msg);
@@ -472,11 +474,18 @@ int reg_exchange(const struct reg_exchange *x, struct reg_http_res *ret, struct 
 		_cleanup_free_ char *url = reg_url_show(x->url);
 		return err_set(e, CODE_INVALID_ARGUMENT, "\"%s\" is not an http or https URL", url);
 	}
-	struct reg_want want = {.io = x->io, .origin = origin, .config = x->config, .entry = x->entry, .with_keys = x->with_keys,
-				.insecure = x->insecure, .kind = x->kind, .limit = x->limit};
+	struct reg_want want = {.io = x->io,
+				.origin = origin,
+				.config = x->config,
+				.entry = x->entry,
+				.with_keys = x->with_keys,
+				.insecure = x->insecure,
+				.kind = x->kind,
+				.limit = x->limit};
 	if (reg_handle_get(x->io->client, &want, &h, e) < 0) {
 		f->kind = FAIL_FINAL;
-		if (e && e->code != CODE_CANCELLED) e->code = CODE_FAILED_PRECONDITION; /* a file of the configuration: "not found" would mean the image */
+		if (e && e->code != CODE_CANCELLED)
+			e->code = CODE_FAILED_PRECONDITION; /* a file of the configuration: "not found" would mean the image */
 		return -1;
 	}
 	res.url = xstrdup(x->url);

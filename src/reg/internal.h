@@ -77,7 +77,8 @@ char *reg_error_text(const void *body, size_t n);
 
 /* ---- tls.c ---- */
 struct reg_tls; /* loaded certificates */
-int reg_tls_load(const struct reg_entry *entry /* NULL: none */, bool with_keys, bool insecure, struct reg_tls **ret, struct err *e);
+int reg_tls_load(const struct reg_entry *entry /* NULL: none */, bool with_keys, bool insecure, struct reg_tls **ret,
+		 struct err *e);
 const char *reg_tls_hint(const struct reg_tls *t); /* why the server may refuse us; NULL: nothing to say. Borrowed */
 void reg_tls_free(struct reg_tls *t);
 int reg_tls_apply(struct reg_tls *t, SSL_CTX *ctx); /* from curl's CURLOPT_SSL_CTX_FUNCTION; 0 or -1 */
@@ -159,9 +160,9 @@ struct reg_exchange {
 	const struct reg_entry *entry;
 	bool with_keys, insecure;
 	enum reg_lane_kind kind;
-	size_t limit;    /* of connections to the host; 0: the client's */
-	bool impatient;  /* there is another host to ask: shorter waiting */
-	bool decode;     /* undo Content-Encoding */
+	size_t limit;   /* of connections to the host; 0: the client's */
+	bool impatient; /* there is another host to ask: shorter waiting */
+	bool decode;    /* undo Content-Encoding */
 	/* Called once when the header of the answer is complete; answers whether the body is wanted (1), or not (0), or -1 with
 	 * *e. Without it the body of a 2xx answer is wanted. */
 	int (*on_head)(void *ctx, const struct reg_http_res *head, struct err *e);
@@ -179,7 +180,8 @@ char *reg_url_host(const char *url);                        /* host[:port] as wr
 int64_t reg_retry_after_ms(const char *value, time_t now);  /* seconds or date; 0: none */
 void reg_log_request(const struct reg_exchange *x);
 void reg_log_response(const struct reg_exchange *x, const struct reg_http_res *r);
-void reg_count(const struct reg_exchange *x, CURL *c, const struct reg_http_res *r /* NULL: it failed: f */, const struct reg_fail *f);
+void reg_count(const struct reg_exchange *x, CURL *c, const struct reg_http_res *r /* NULL: it failed: f */,
+	       const struct reg_fail *f);
 
 /* ---- auth_job.c ---- */
 /* The authorization of one request: what was sent, and what a 401 leads to. */
@@ -210,7 +212,7 @@ struct reg_request {
 	uint64_t body_bytes;
 	enum reg_lane_kind kind; /* for host NULL: not counted */
 	unsigned redirects;      /* 0: REG_REDIRECTS */
-	bool insecure;      /* for host NULL */
+	bool insecure;           /* for host NULL */
 	bool decode;
 	int (*on_head)(void *ctx, const struct reg_http_res *head, struct err *e); /* as in reg_exchange */
 	int (*on_data)(void *ctx, const void *p, size_t n, struct err *e);

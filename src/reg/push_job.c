@@ -3,9 +3,9 @@
  *  1. Nothing is sent that the registry says it has: HEAD first, then a mount from another repository where one is known.
  *  2. A blob is sent in one PUT to the place that POST named; where that is another origin, without authorization. A registry
  *     that will not take it so (413, 405, 501) gets it in pieces by PATCH, closed by an empty PUT.
- *  3. After a broken attempt and a pause the registry is asked how much it kept (GET of the upload), and gets the rest by PATCH;
- *     one that does not tell, or has dropped the upload, gets all of it again, beginning at HEAD.
- * Source: containerd core/remotes/docker/pusher.go; OCI distribution-spec, "Push"; reference 06 §5. */
+ *  3. After a broken attempt and a pause the registry is asked how much it kept (GET of the upload), and gets the rest by
+ * PATCH; one that does not tell, or has dropped the upload, gets all of it again, beginning at HEAD. Source: containerd
+ * core/remotes/docker/pusher.go; OCI distribution-spec, "Push"; reference 06 §5. */
 #include "reg/internal.h"
 #include <errno.h>
 #include <string.h>
@@ -111,8 +111,8 @@ static ssize_t read_rest(void *ctx, uint64_t offset, void *buf, size_t n, struct
 }
 
 /* One PUT or PATCH of bytes [from, from + n) to the upload's place. A broken one leaves the place in s->upload. */
-static int send_part(struct reg_op *op, const struct reg_host *h, const char *method, const char *url, uint64_t from, uint64_t n,
-		     struct reg_http_res *ret, struct reg_fail *f, struct err *e)
+static int send_part(struct reg_op *op, const struct reg_host *h, const char *method, const char *url, uint64_t from,
+		     uint64_t n, struct reg_http_res *ret, struct reg_fail *f, struct err *e)
 {
 	struct push *s = op->ctx;
 	_cleanup_strvec_ struct strvec headers = {0};
@@ -137,14 +137,16 @@ static int send_part(struct reg_op *op, const struct reg_host *h, const char *me
 
 static bool was_taken(const struct reg_http_res *r) { return r->status >= 200 && r->status <= 204; }
 
-static int refused(const struct reg_op *op, const char *method, const char *url, const struct reg_http_res *r, struct reg_fail *f, struct err *e)
+static int refused(const struct reg_op *op, const char *method, const char *url, const struct reg_http_res *r,
+		   struct reg_fail *f, struct err *e)
 {
 	struct reg_request rq = {.io = op->io, .method = method, .url = url};
 	return reg_status_err(&rq, r, f, e);
 }
 
 /* The last step of an upload: all that is left in one PUT. 1 taken, 0 it wants pieces, -1. */
-static int put_all(struct reg_op *op, const struct reg_host *h, const char *upload, uint64_t from, struct reg_fail *f, struct err *e)
+static int put_all(struct reg_op *op, const struct reg_host *h, const char *upload, uint64_t from, struct reg_fail *f,
+		   struct err *e)
 {
 	struct push *s = op->ctx;
 	_cleanup_reg_http_res_ struct reg_http_res res = {0};
@@ -157,7 +159,8 @@ static int put_all(struct reg_op *op, const struct reg_host *h, const char *uplo
 }
 
 /* By PATCH from `from` on, in pieces of s->chunk or in one; *upload follows what the registry says. */
-static int patch_all(struct reg_op *op, const struct reg_host *h, char **upload, uint64_t from, struct reg_fail *f, struct err *e)
+static int patch_all(struct reg_op *op, const struct reg_host *h, char **upload, uint64_t from, struct reg_fail *f,
+		     struct err *e)
 {
 	struct push *s = op->ctx;
 	uint64_t size = (uint64_t)s->desc->size;
@@ -189,7 +192,8 @@ static void forget_upload(struct push *s)
 }
 
 /* Send from `from` on and close the upload. When the connection breaks the place is kept for the next attempt. */
-static int send_from(struct reg_op *op, const struct reg_host *h, char *upload /* taken */, uint64_t from, struct reg_fail *f, struct err *e)
+static int send_from(struct reg_op *op, const struct reg_host *h, char *upload /* taken */, uint64_t from, struct reg_fail *f,
+		     struct err *e)
 {
 	struct push *s = op->ctx;
 	int r = 0;
@@ -205,7 +209,8 @@ static int send_from(struct reg_op *op, const struct reg_host *h, char *upload /
 		if (r == 0) r = put_all(op, h, upload, (uint64_t)s->desc->size, f, e);
 	}
 	forget_upload(s);
-	if (r < 0 && (f->kind == FAIL_BROKEN || f->kind == FAIL_TIMEOUT || (f->kind == FAIL_STATUS && (f->status >= 500 || f->status == 429))))
+	if (r < 0 && (f->kind == FAIL_BROKEN || f->kind == FAIL_TIMEOUT ||
+		      (f->kind == FAIL_STATUS && (f->status >= 500 || f->status == 429))))
 		s->upload = take_ptr(upload);
 	free(upload);
 	if (r > 0) s->result = REG_PUSHED;
@@ -222,7 +227,9 @@ static int resume(struct reg_op *op, const struct reg_host *h, struct reg_fail *
 	struct reg_request rq = {.io = op->io, .method = "GET", .url = upload, .host = h, .scopes = &op->scopes};
 	if (reg_request(&rq, &res, f, &ignored) < 0 || (res.status != 204 && res.status != 202 && res.status != 200)) return 0;
 	const char *range = reg_http_header(&res, "range");
-	const char *to = range && str_starts(range, "0-") ? range + 2 : range && str_starts(range, "bytes=0-") ? range + 8 : NULL;
+	const char *to = range && str_starts(range, "0-")         ? range + 2
+			 : range && str_starts(range, "bytes=0-") ? range + 8
+								  : NULL;
 	if (!to) return 0;
 	uint64_t last = strtoull(to, NULL, 10);
 	if (!last || last + 1 > (uint64_t)s->desc->size) return 0;
@@ -239,7 +246,8 @@ static uint64_t push_progressed(struct reg_op *op)
 	return moved;
 }
 
-static int put_blob(struct reg_op *op, const struct reg_host *h, const struct reg_http_res *post, struct reg_fail *f, struct err *e)
+static int put_blob(struct reg_op *op, const struct reg_host *h, const struct reg_http_res *post, struct reg_fail *f,
+		    struct err *e)
 {
 	struct push *s = op->ctx;
 	const char *least = reg_http_header(post, "oci-chunk-min-length");

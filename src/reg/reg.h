@@ -9,9 +9,10 @@
  *  4. A host's failure is answered by the next host (mirrors in order, then the origin); when all fail, the error is the
  *     first host's, as BuildKit has it.
  *  5. HTTP/1.1 only: a transfer is a connection. Idle connections are kept (up to 118 s) and used again by host.
- *  6. Sockets: never more than N + 1 to one host, N of them with blobs (reg_client_set_limit); who is over waits, documents first.
- * HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY (either case) are honoured, but never for localhost and loopback addresses, as
- * Go has it. SSL_CERT_FILE and SSL_CERT_DIR say where the system's authorities are. Sources: OCI distribution-spec; containerd core/remotes/docker; BuildKit util/resolver; reference 05 §4-5, 02 §6, 06 §5.
+ *  6. Sockets: never more than N + 1 to one host, N of them with blobs (reg_client_set_limit); who is over waits, documents
+ * first. HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY (either case) are honoured, but never for localhost and loopback
+ * addresses, as Go has it. SSL_CERT_FILE and SSL_CERT_DIR say where the system's authorities are. Sources: OCI
+ * distribution-spec; containerd core/remotes/docker; BuildKit util/resolver; reference 05 §4-5, 02 §6, 06 §5.
  */
 #include "base/base.h"
 #include "spec/ref.h"
@@ -39,7 +40,7 @@ struct reg_mirror_conf {
 };
 /* One entry; everything is borrowed and copied by reg_config_new. */
 struct reg_host_conf {
-	const char *name;     /* domain as in references: "docker.io", "localhost:5000"; "*.corp", "*": the most specific wins */
+	const char *name; /* domain as in references: "docker.io", "localhost:5000"; "*.corp", "*": the most specific wins */
 	char *const *mirrors; /* "host[:port][/path]" or a URL, whose scheme is ignored */
 	size_t mirror_count;
 	const struct reg_mirror_conf *own_mirrors; /* asked behind mirrors, in order */
@@ -109,10 +110,10 @@ struct reg_io {
 	/* Called in the transferring thread, may block, at most once per challenge; NULL: anonymous. A -1 ends the transfer. */
 	int (*auth)(void *ctx, const struct reg_challenge *c, struct reg_answer *ret, struct err *e);
 	void *auth_ctx;
-	/* Whose credentials auth() gives for that host: keys the token cache, so it must be proven. Heap; NULL: see authority. Called
-	 * with auth_ctx in the transferring thread, may block, only where tokens are in use. May be NULL. */
+	/* Whose credentials auth() gives for that host: keys the token cache, so it must be proven. Heap; NULL: see authority.
+	 * Called with auth_ctx in the transferring thread, may block, only where tokens are in use. May be NULL. */
 	char *(*identity)(void *ctx, const char *host);
-	const char *authority; /* the same as a constant, where identity is not set or says NULL */
+	const char *authority;                     /* the same as a constant, where identity is not set or says NULL */
 	void (*note)(void *ctx, const char *line); /* "error: ...\n", "retrying in 1s\n" for the step's log; may be NULL */
 	void *note_ctx;
 	const struct log_span *span; /* for debug lines; may be NULL */

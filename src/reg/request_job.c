@@ -12,10 +12,10 @@
 #include <strings.h>
 
 enum {
-	RESUMES_MAX = 100,        /* after next to nothing has come */
+	RESUMES_MAX = 100, /* after next to nothing has come */
 	RESUME_PAUSE_MS = 100,
-	RESUME_GOOD = 64 << 10,   /* bytes that make a resumed transfer worth it, however often */
-	OBEY_MS = 180000,         /* spent on what Retry-After asks, in all */
+	RESUME_GOOD = 64 << 10, /* bytes that make a resumed transfer worth it, however often */
+	OBEY_MS = 180000,       /* spent on what Retry-After asks, in all */
 };
 
 /* ---- redirects ---- */
@@ -193,8 +193,9 @@ int reg_status_err(const struct reg_request *rq, const struct reg_http_res *r, s
 	if (!why && r->status == 403 && strcmp(rq->method, "HEAD") == 0) why = why_forbidden(rq);
 	*f = (struct reg_fail){FAIL_STATUS, r->status, reg_retry_after_ms(reg_http_header(r, "retry-after"), time_now().tv_sec),
 			       !same_origin(r->url, rq->url)};
-	return err_set(e, code_of(r->status), "unexpected status from %s request to %s: %s%s%s%s%s%s", rq->method, url, r->reason,
-		       why ? "\n" : "", why ? why : "", r->hint ? " (" : "", r->hint ? r->hint : "", r->hint ? ")" : "");
+	return err_set(e, code_of(r->status), "unexpected status from %s request to %s: %s%s%s%s%s%s", rq->method, url,
+		       r->reason, why ? "\n" : "", why ? why : "", r->hint ? " (" : "", r->hint ? r->hint : "",
+		       r->hint ? ")" : "");
 }
 
 /* ---- operations ---- */

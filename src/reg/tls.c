@@ -149,9 +149,12 @@ static int dir_load(struct reg_tls *t, const char *dir, bool with_keys, struct e
 
 /* ---- the system's ---- */
 
-static const char *const bundles[] = {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
-				      "/etc/ssl/ca-bundle.pem",             "/etc/pki/tls/cacert.pem",
-				      "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem"};
+static const char *const bundles[] = {"/etc/ssl/certs/ca-certificates.crt",
+				      "/etc/pki/tls/certs/ca-bundle.crt",
+				      "/etc/ssl/ca-bundle.pem",
+				      "/etc/pki/tls/cacert.pem",
+				      "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+				      "/etc/ssl/cert.pem"};
 static struct {
 	pthread_mutex_t lock;
 	char *stamp; /* the paths with their times, when read */
@@ -177,8 +180,8 @@ static void stamp_add(struct buf *b, const struct strvec *paths)
 	for (size_t i = 0; i < paths->n; i++) {
 		struct stat st = {0};
 		if (stat(paths->v[i], &st) < 0) st.st_ino = 0;
-		buf_addf(b, "%s %lld %lld.%ld %lld\n", paths->v[i], (long long)st.st_ino, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
-			 (long long)st.st_size);
+		buf_addf(b, "%s %lld %lld.%ld %lld\n", paths->v[i], (long long)st.st_ino, (long long)st.st_mtim.tv_sec,
+			 st.st_mtim.tv_nsec, (long long)st.st_size);
 	}
 }
 
@@ -286,9 +289,12 @@ static int offer(SSL *ssl, void *arg)
 		return SSL_use_cert_and_key(ssl, p->cert, p->key, p->chain, 1);
 	}
 	free(t->hint);
-	t->hint = t->pairs.n ? xasprintf("the server asked for a client certificate: none of the %zu in the registry's configuration is signed by an "
-					 "authority that it accepts", t->pairs.n)
-			     : xstrdup("the server asked for a client certificate: the registry's configuration has no keypair");
+	t->hint = t->pairs.n
+			  ? xasprintf("the server asked for a client certificate: none of the %zu in the registry's "
+				      "configuration is signed by an "
+				      "authority that it accepts",
+				      t->pairs.n)
+			  : xstrdup("the server asked for a client certificate: the registry's configuration has no keypair");
 	return 1;
 }
 

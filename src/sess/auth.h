@@ -17,7 +17,7 @@ int client_credentials(const char *config_path, const char *host, struct client_
 struct client_key {
 	uint8_t private_key[32], public_key[32]; /* ed25519 */
 };
-int client_authority(const char *config_path, const char *host, const void *salt, size_t n, bool with_seed, struct client_key *ret,
-		     struct err *e);
+int client_authority(const char *config_path, const char *host, const void *salt, size_t n, bool with_seed,
+		     struct client_key *ret, struct err *e);
 int client_sign(const struct client_key *k, const void *p, size_t n, struct buf *ret, struct err *e); /* signature, then p */
 #endif

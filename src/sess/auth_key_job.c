@@ -50,7 +50,8 @@ static int get_seed(const char *config_path, const char *host, struct buf *ret, 
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	static json_t *kept; /* those that could not be written */
-	_cleanup_free_ char *dir = path_dir(config_path), *path = xasprintf("%s/.token_seed", dir), *lock_path = xasprintf("%s.lock", path);
+	_cleanup_free_ char *dir = path_dir(config_path), *path = xasprintf("%s/.token_seed", dir),
+			    *lock_path = xasprintf("%s.lock", path);
 	(void)path_mkdirs(dir, 0755, NULL);
 	_cleanup_close_ int fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd >= 0)
@@ -71,8 +72,8 @@ static int get_seed(const char *config_path, const char *host, struct buf *ret, 
 	return r;
 }
 
-int client_authority(const char *config_path, const char *host, const void *salt, size_t n, bool with_seed, struct client_key *ret,
-		     struct err *e)
+int client_authority(const char *config_path, const char *host, const void *salt, size_t n, bool with_seed,
+		     struct client_key *ret, struct err *e)
 {
 	_cleanup_buf_ struct buf seed = BUF_MAX(4096);
 	unsigned len = sizeof ret->private_key;
@@ -95,7 +96,8 @@ int client_sign(const struct client_key *k, const void *p, size_t n, struct buf 
 	if (n > 64 << 10) return err_set(e, CODE_INVALID_ARGUMENT, "%zu bytes to sign", n);
 	EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, k->private_key, sizeof k->private_key);
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	bool ok = key && ctx && EVP_DigestSignInit(ctx, NULL, NULL, NULL, key) == 1 && EVP_DigestSign(ctx, sig, &len, n ? p : "", n) == 1;
+	bool ok = key && ctx && EVP_DigestSignInit(ctx, NULL, NULL, NULL, key) == 1 &&
+		  EVP_DigestSign(ctx, sig, &len, n ? p : "", n) == 1;
 	EVP_MD_CTX_free(ctx);
 	EVP_PKEY_free(key);
 	if (!ok) return err_set(e, CODE_INTERNAL, "signing failed");

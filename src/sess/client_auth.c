@@ -1,7 +1,7 @@
 /* The Auth service: credentials, and bearer tokens that are fetched here, so that the daemon never sees a password.
  *
- *  1. Tokens are served when somebody who can speak HTTP has been set (sess_client_set_token_fetch); then the daemon asks for the
- *     token authority first: a key pair made from its salt and, where there are credentials, a secret seed of ours. The same
+ *  1. Tokens are served when somebody who can speak HTTP has been set (sess_client_set_token_fetch); then the daemon asks for
+ * the token authority first: a key pair made from its salt and, where there are credentials, a secret seed of ours. The same
  *     user proves by it that he may use a token that an earlier build of his got.
  *  2. BUILDKIT_NO_CLIENT_TOKEN set: there is no authority, and the daemon asks for credentials.
  * Source: BuildKit session/auth/authprovider; reference 02 §6. */
@@ -19,7 +19,10 @@ struct auth_task {
 	struct sess_client_fetcher fetcher;
 };
 
-static int load(struct auth_task *t, struct client_login *ret) { return client_credentials(t->config, t->host, ret, &t->t.err); }
+static int load(struct auth_task *t, struct client_login *ret)
+{
+	return client_credentials(t->config, t->host, ret, &t->t.err);
+}
 
 static void credentials_work(struct loop_job *j)
 {
@@ -42,7 +45,8 @@ static void token_work(struct loop_job *j)
 	if (*login.token) {
 		token.token = take_ptr(login.token);
 	} else {
-		t->ask = (struct sess_token_ask){t->host, t->realm, t->service, t->scopes.v, t->scopes.n, login.user, login.secret, &t->t.job.cancelled};
+		t->ask = (struct sess_token_ask){t->host,     t->realm,   t->service,   t->scopes.v,
+						 t->scopes.n, login.user, login.secret, &t->t.job.cancelled};
 		if (t->fetcher.fetch(t->fetcher.arg, &t->ask, &token, &t->t.err) < 0) return;
 	}
 	m.token = token.token;
@@ -162,7 +166,8 @@ static void on_authority(void *c, struct wire_call *call) { client_unary(c, call
 
 static void on_verify(void *c, struct wire_call *call) { client_unary(c, call, verify_answer); }
 
-void sess_client_set_token_fetch(struct sess_client *c, int (*fetch)(void *, const struct sess_token_ask *, struct sess_token *, struct err *),
+void sess_client_set_token_fetch(struct sess_client *c,
+				 int (*fetch)(void *, const struct sess_token_ask *, struct sess_token *, struct err *),
 				 void *arg)
 {
 	c->fetcher = (struct sess_client_fetcher){fetch, arg};

@@ -1,4 +1,5 @@
-/* Pushing: see push.h. A name is planned by a job; then each of its parts is a job of its own, admitted by the registry's pool. */
+/* Pushing: see push.h. A name is planned by a job; then each of its parts is a job of its own, admitted by the registry's pool.
+ */
 #include "ship/push.h"
 #include "ship/push_job.h"
 
@@ -23,8 +24,8 @@ struct ship_push {
 	bool planning, cancelled;
 	size_t at; /* which name */
 	struct part *parts;
-	size_t n, left; /* left: of those under way */
-	size_t next;    /* manifest to send */
+	size_t n, left;      /* left: of those under way */
+	size_t next;         /* manifest to send */
 	char *domain, *path; /* of the name before: what it has can be mounted */
 	struct err error;
 };
@@ -153,8 +154,12 @@ static void part_init(struct ship_push *p, size_t i)
 	t->io.span = ops_span_log(&p->req.span);
 	ops_auth_use(&p->auth, &t->io);
 	t->io.cancelled = &t->job.cancelled;
-	t->work = (struct push_one){.blobs = p->req.env->blobs, .io = &t->io, .digest = what->digests.v[i], .media_type = what->media_types.v[i],
-				    .size = what->sizes.v[i], .manifest = push_is_manifest(what->media_types.v[i])};
+	t->work = (struct push_one){.blobs = p->req.env->blobs,
+				    .io = &t->io,
+				    .digest = what->digests.v[i],
+				    .media_type = what->media_types.v[i],
+				    .size = what->sizes.v[i],
+				    .manifest = push_is_manifest(what->media_types.v[i])};
 	t->work.ref = t->work.manifest && root ? &p->plan.ref : &p->plan.bare;
 	if (!t->work.manifest) t->work.mount_from = mount_source(p, t->work.digest);
 }
@@ -179,7 +184,8 @@ static void plan_done(struct loop_job *j)
 
 static void plan_start(struct ship_push *p)
 {
-	p->plan = (struct push_plan){.blobs = p->req.env->blobs, .name = p->req.names->v[p->at], .by_digest = p->req.by_digest, .root = &p->root};
+	p->plan = (struct push_plan){
+		.blobs = p->req.env->blobs, .name = p->req.names->v[p->at], .by_digest = p->req.by_digest, .root = &p->root};
 	p->planning = true;
 	p->job.work = plan_work;
 	p->job.done = plan_done;

@@ -14,7 +14,7 @@ struct ship_push_req {
 	const struct reg_config *config;
 	const char *const *sessions;
 	size_t n_sessions;
-	const struct strvec *names;   /* full references; lives until done */
+	const struct strvec *names; /* full references; lives until done */
 	struct ops_span span;
 	bool by_digest;               /* a name has no tag: the root goes by its digest */
 	const struct ship_desc *root; /* copied but for its platform and annotations, which are not looked at */
