@@ -53,7 +53,7 @@ static int unpack(struct fill_job *j, struct err *e)
 	struct tar_tee tee = {.in = tar_decomp_in(decomp)};
 	tar_tee_init(&tee);
 	_cleanup_tar_reader_ struct tar_reader *reader = tar_reader_new(tar_tee_in(&tee));
-	struct tar_apply_opts o = TAR_APPLY_OPTS(TAR_APPLY_OVERLAY);
+	struct tar_apply_opts o = TAR_APPLY_OPTS(snap_view_plain(j->view) ? TAR_APPLY_MERGED : TAR_APPLY_OVERLAY);
 	o.userxattr = snap_view_userxattr(j->view);
 	o.rootless = o.userxattr;
 	int r = -1;

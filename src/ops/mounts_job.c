@@ -74,7 +74,7 @@ static bool is_empty_dir(int dirfd, const char *name)
 
 /* Mount points make the kernel copy their directory up; once they were removed it is an empty copy of what lies below, and would
  * show as a change that the step did not make. */
-static void drop_copied_up(const struct mount_job_item *it)
+static void tidy(const struct mount_job_item *it, struct err *e)
 {
 	static const char *const dirs[] = {"etc", "run", "dev", "proc", "sys"};
 	struct err ignored = ERR_INIT;
@@ -91,6 +91,7 @@ static void drop_copied_up(const struct mount_job_item *it)
 		if (lgetxattr(path, "trusted.overlay.opaque", value, sizeof value) >= 0 || !is_empty_dir(layer, dirs[i])) continue;
 		unlinkat(layer, dirs[i], AT_REMOVEDIR);
 	}
+	if (lower >= 0) snap_view_tidy(it->view, lower, e);
 }
 
 void mount_job_down(struct mount_job *j)
@@ -102,7 +103,7 @@ void mount_job_down(struct mount_job *j)
 		if (it->mounted && snap_view_umount(it->target, &ignored) < 0) log_warn("unmount: %s", ignored.msg);
 		err_fini(&ignored);
 		it->mounted = false;
-		if (it->seal && it->lower) drop_copied_up(it);
+		if (it->seal && it->lower && !err_is_set(e)) tidy(it, e);
 		if (it->seal && !err_is_set(e)) snap_view_seal(it->view, e);
 	}
 	if (j->secrets_mounted) {

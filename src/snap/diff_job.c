@@ -76,15 +76,20 @@ static bool same_stat(const struct stat *a, const struct stat *b)
 	return a->st_mode == b->st_mode && a->st_uid == b->st_uid && a->st_gid == b->st_gid && a->st_rdev == b->st_rdev;
 }
 
+int snap_same_entry(int upper, int lower, const char *name, mode_t mode, const atomic_bool *cancelled, struct err *e)
+{
+	if (!snap_same_xattrs_at(lower, upper, name)) return 0;
+	if (S_ISLNK(mode)) return same_target(lower, upper, name);
+	return S_ISREG(mode) ? same_content(lower, upper, name, cancelled, e) : 1;
+}
+
 /* For anything but directories. */
 static int same_entry(struct diff *d, const struct diff_dir *at, const char *name, const struct stat *a, const struct stat *b,
 		      struct err *e)
 {
 	if (!same_stat(a, b) || a->st_size != b->st_size || !same_time(&a->st_mtim, &b->st_mtim)) return 0;
 	if (a->st_ino == b->st_ino && same_time(&a->st_ctim, &b->st_ctim)) return 1;
-	if (!snap_same_xattrs_at(at->lower, at->upper, name)) return 0;
-	if (S_ISLNK(a->st_mode)) return same_target(at->lower, at->upper, name);
-	return S_ISREG(a->st_mode) ? same_content(at->lower, at->upper, name, d->copy.cancelled, e) : 1;
+	return snap_same_entry(at->upper, at->lower, name, a->st_mode, d->copy.cancelled, e);
 }
 
 /* ---- the layer ---- */

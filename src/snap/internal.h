@@ -80,6 +80,8 @@ bool snap_same_xattrs_at(int a, int b, const char *name);
 int snap_cancelled(const atomic_bool *c, struct err *e); /* 0, or -1 with CANCELLED */
 
 /* diff_job.c */
+/* Of one kind, mode, owner, size and time already: xattrs, target or content too? 1, 0 or -1. */
+int snap_same_entry(int upper, int lower, const char *name, mode_t mode, const atomic_bool *cancelled, struct err *e);
 int snap_diff_trees(int lower, int upper, int dst, bool userxattr, const atomic_bool *cancelled, struct err *e);
 
 /* native_job.c: full trees where overlay cannot be mounted. flat: <base>/<id>/flat */

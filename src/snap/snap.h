@@ -198,6 +198,9 @@ int snap_view_mount(const struct snap_view *v, const char *target, bool read_onl
 int snap_view_umount(const char *target, struct err *e); /* lazily (MNT_DETACH); not mounted is fine */
 /* The writer is done: makes the layer directory what commit promises (native: compare with the parents' tree). */
 int snap_view_seal(const struct snap_view *v, struct err *e);
+/* Before the seal, for what a container wrote (tidy_job.c): lower is the opened tree of the parent. */
+int snap_view_tidy(const struct snap_view *v, int lower, struct err *e);
+bool snap_view_plain(const struct snap_view *v); /* nothing is below: whiteouts in it mean nothing */
 /* Bytes on disk of the own layer (blocks * 512, a hard linked file once). 0 when there is none. */
 int64_t snap_view_usage(const struct snap_view *v, const atomic_bool *cancelled, struct err *e);
 bool snap_view_userxattr(const struct snap_view *v);

@@ -24,6 +24,7 @@ void snap_view_free(struct snap_view *v)
 }
 
 bool snap_view_userxattr(const struct snap_view *v) { return v->caps.userxattr; }
+bool snap_view_plain(const struct snap_view *v) { return v->plain; }
 
 static char *view_path(const struct snap_view *v, int64_t id, const char *sub)
 {
