@@ -167,6 +167,13 @@ static void w_opaque(int r)
 	assert_int_equal(mkdirat(r, "d", 0700), 0);
 	put(r, "d/only", "opaque");
 }
+static void w_other(int r)
+{
+	assert_int_equal(mkdirat(r, "d", 0755), 0);
+	assert_int_equal(mkdirat(r, "d/sub", 0750), 0);
+	put(r, "d/sub/y", "other");
+	put(r, "d/sub/kept", "other");
+}
 static void w_p(int r) { put(r, "p", "p"); }
 static void w_q(int r)
 {
@@ -230,6 +237,54 @@ static void test_empty(void **st)
 	snap_unref(s2);
 	reopen(f);
 	assert_non_null(snap_find(f->s, id));
+}
+
+/* As a container writes it: a directory made anew, a file moved away and back, a copied-up directory with nothing in it. */
+static void w_shuffle(int r)
+{
+	assert_int_equal(renameat(r, "d/x", r, "d/z"), 0);
+	assert_int_equal(renameat(r, "d/z", r, "d/x"), 0);
+	assert_int_equal(unlinkat(r, "d/sub/y", 0), 0);
+	assert_int_equal(unlinkat(r, "d/sub", AT_REMOVEDIR), 0);
+	assert_int_equal(mkdirat(r, "d/sub", 0750), 0);
+	put(r, "d/sub/n", "new");
+	assert_int_equal(renameat(r, "a", r, "aa"), 0);
+	assert_int_equal(renameat(r, "aa", r, "a"), 0);
+}
+
+static void test_tidy(void **st)
+{
+	FIX(st);
+	struct snap *base = layer(f, NULL, w_base), *s = snap_create(f->s, base, "", SNAP_REGULAR);
+	struct stat sb;
+	int root = root_of(f, s, true);
+	w_shuffle(root);
+	close(root);
+	struct snap_view *v = snap_view_new(s);
+	_cleanup_close_ int lower = root_of(f, base, false);
+	OK(snap_view_tidy(v, lower, &f->e));
+	snap_view_free(v);
+	commit(f, s);
+	expect(f, s, "a", "base-a");
+	expect(f, s, "d/x", "base-x");
+	expect(f, s, "d/sub/y", "-");
+	expect(f, s, "d/sub/n", "new");
+	_cleanup_free_ char *a = own(f, s, "fs/a"), *x = own(f, s, "fs/d/x"), *y = own(f, s, "fs/d/sub/y"), *sub = own(f, s, "fs/d/sub");
+	assert_int_equal(lstat(a, &sb), -1);
+	assert_int_equal(lstat(x, &sb), -1);
+	assert_int_equal(lstat(y, &sb), 0);
+	assert_true(S_ISCHR(sb.st_mode) && sb.st_rdev == makedev(0, 0));
+	char value[4];
+	assert_int_equal(lgetxattr(sub, "trusted.overlay.opaque", value, sizeof value), -1);
+	/* Upon another tree: what the step did not know stays. */
+	struct snap *other = layer(f, NULL, w_other), *range, *in[2] = {other};
+	assert_int_equal(snap_diff(f->s, base, s, "", &range, &f->e), 1);
+	in[1] = range;
+	struct snap *m = snap_merge(f->s, in, 2, "", &f->e);
+	expect(f, m, "d/sub/kept", "other");
+	expect(f, m, "d/sub/y", "-");
+	struct snap *all[] = {m, range, other, s, base};
+	for (size_t i = 0; i < array_len(all); i++) snap_unref(all[i]);
 }
 
 static void test_merge(void **st)
@@ -846,6 +901,7 @@ int main(void)
 	if (!caps.overlay) no_overlay = why.msg;
 	const struct CMUnitTest tests[] = {
 		BOTH(test_chain),         BOTH(test_empty),
+		OVERLAY(test_tidy),
 		BOTH(test_merge),         BOTH(test_diff_range),
 		BOTH(test_diff_computed), BOTH(test_refs),
 		BOTH(test_recovery),      OVERLAY(test_reboot),
