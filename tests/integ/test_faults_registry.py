@@ -10,6 +10,7 @@ first part of a repository's name says what goes wrong with it:
   wrong    the mirror's bytes are wrong           once     the registry's bytes are wrong the first time
   token    bearer tokens that expire every 0.3 s  cdn      blobs are elsewhere, behind a redirect, with resets there
   gone     the mirror says 401, 403, 404, 500 or closes
+  own      the mirror wants a password by Basic
   auth     as token, and the tokens last    big      throttled to RATE bytes a second (also push-big)
   push-reset, push-limit, push-error, push-pieces (413 for more than 100 kB), push-token: the same, for uploads
 
@@ -168,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if rest.startswith("uploads"):
             return self.upload(rest)
-        if self.server.role == "mirror" and not self.fault in ("wrong", "gone"):
+        if self.server.role == "mirror" and self.fault not in ("wrong", "gone", "own"):
             return self.answer(404)
         if kind == "blobs":
             return self.blob(self.word, rest)
@@ -193,6 +194,9 @@ class Handler(BaseHTTPRequestHandler):
             if not answer:
                 self.break_off()
             self.answer(answer)
+            return False
+        if self.server.role == "mirror" and fault == "own" and not self.headers.get("Authorization"):
+            self.answer(401, WWW_Authenticate='Basic realm="mirror"')
             return False
         if fault == "limit" and self.server.role == "registry" and self.command in ("GET", "POST") and self.first_time(what):
             self.read_body()
@@ -479,6 +483,21 @@ def test_tokens_are_shared_by_the_builds_of_one_user(faulty_daemon, faults, fold
     monkeypatch.setenv("BUILDKIT_NO_CLIENT_TOKEN", "1")  # then the daemon gets the credentials and asks itself
     build("two")
     assert faults.tokens_given == 3
+
+
+def test_mirror_with_credentials_of_the_daemon(daemon, faults, folder, context):
+    """[[registry.HOST.mirror]] credentials: from a file, for that mirror alone, and the client's are not asked for."""
+    faults.add("own.0", 3000)
+    (folder / "password").write_text("daemon:its-own-secret\n")
+    (folder / "own.toml").write_text(f'[[registry."{faults.hosts["registry"]}".mirror]]\nhost = "{faults.hosts["mirror"]}"\n'
+                                     f'credentials = "{folder}/password"\n')
+    daemon.stop()
+    daemon.start("--config", folder / "own.toml")
+    daemon.build(context(f"FROM {faults.hosts['registry']}/own.0/img\n"), f"--output=type=tar,dest={folder}/o.tar")
+    expected = ("mirror", "Basic " + base64.b64encode(b"daemon:its-own-secret").decode())
+    assert faults.secrets and set(faults.secrets) == {expected}
+    assert "its-own-secret" not in daemon.log_path.read_text(errors="replace") and expected[1] not in daemon.log_path.read_text(errors="replace")
+    assert "own.0" in faults.served and faults.most.get(("transfers", "registry"), 0) == 0
 
 
 def sockets_to(port):
