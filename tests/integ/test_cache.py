@@ -165,13 +165,8 @@ def test_malformed_caches(case):
 
 
 def test_what_is_wrong_is_said(case):
-    for option, text in [("type=nonsense", 'unknown cache exporter: "nonsense"'),
-                         ("type=registry,ref=127.0.0.1:1/x:1,image-manifest=true,oci-mediatypes=false", "OCI mediatypes are required"),
-                         ("type=registry,ref=UPPER", "must be lowercase"),
-                         ("type=s3,region=r", "bucket ($AWS_BUCKET) not set"),
-                         ("type=azblob", "account_url")]:
-        r = case.daemon.build(case.path, f"--export-cache={option}", args={"BASE": case.registry.base}, code=1)
-        assert text in r.out, r.out
+    r = case.daemon.build(case.path, "--export-cache=type=nonsense", args={"BASE": case.registry.base}, code=1)
+    assert 'unknown cache exporter: "nonsense"' in r.out, r.out
     wrong = f"--export-cache=type=local,dest={case.folder}/\N{GREEK SMALL LETTER LAMDA}"  # does not fit into a header
     r = case.daemon.build(case.path, wrong, args={"BASE": case.registry.base}, code=1)
     assert "exporting cache to client directory" in r.out and "non-printable ASCII" in r.out, r.out
