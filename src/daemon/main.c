@@ -93,5 +93,5 @@ int main(int argc, char **argv)
 	conf_args_fini(&args);
 	if (r < 0) fprintf(stderr, "%s: %s\n", program, e.msg);
 	err_fini(&e);
-	return r < 0;
+	_exit(r < 0); /* jobs may still run: exit handlers would take libraries away under them */
 }
