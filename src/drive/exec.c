@@ -222,7 +222,8 @@ int drive_exec_output(struct drive_exec *x, struct buf *out, int *ret_code, stru
 			take(x, n);
 		}
 		if (r < 0 || (r == 0 && !x->ended && (r = receive(x, e)) < 0)) return -1;
-		if (r == 0 && !x->ended) await(x->sock, POLLIN, -1);
+		if (r == 0 && !x->ended && await(x->sock, POLLIN, ANSWER_S * 1000) == 0)
+			return err_set(e, CODE_UNAVAILABLE, "docker engine: the process says nothing for %d s", ANSWER_S);
 	}
 	json_t *state;
 	_cleanup_free_ char *path = xasprintf("/exec/%s/json", x->id);
