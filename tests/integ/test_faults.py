@@ -80,7 +80,7 @@ def test_full_disk_in_a_step(small, context, registry):
 
 
 def test_full_disk_while_copying(small, context):
-    path = context("FROM scratch\nCOPY big /a/big\n", {"big": "x" * (8 << 20)})
+    path = context("FROM scratch\nCOPY --chmod=600 big /a/big\n", {"big": "x" * (8 << 20)})  # another mode: a file of its own
     full_then_free(small, lambda code: small.build(path, code=code), 12 << 10)
 
 
@@ -136,6 +136,13 @@ def memory_kib(daemon):
         if line.startswith("VmHWM:"):
             return int(line.split()[1])
     return 0
+
+
+def bounded(daemon, before_kib, mib):
+    """A sanitizer keeps 256 MiB of what was freed."""
+    if "libasan" in Path(f"/proc/{daemon.process.pid}/maps").read_text():
+        mib += 300
+    assert memory_kib(daemon) - before_kib < mib << 10, f"{memory_kib(daemon) - before_kib} KiB more"
 
 
 CONTROL = "/moby.buildkit.v1.Control/"
@@ -214,7 +221,7 @@ def test_a_message_above_16_mib(daemon):
             s.sendall(body)
         except OSError:
             pass
-    assert memory_kib(daemon) - before < 8 << 10
+    bounded(daemon, before, 8)
     still_serves(daemon)
 
 
@@ -227,7 +234,7 @@ def test_header_floods(daemon):
     status_of(daemon, many, timeout=5)
     resets = PREFACE + frame(SETTINGS, 0, 0) + b"".join(frame(HEADERS, END_HEADERS, 1 + 2 * i, block) + frame(RST_STREAM, 0, 1 + 2 * i, b"\0\0\0\x08") for i in range(20000))
     status_of(daemon, resets, timeout=5)
-    assert memory_kib(daemon) - before < 64 << 10
+    bounded(daemon, before, 64)
     still_serves(daemon)
 
 
@@ -322,7 +329,7 @@ def test_a_graph_of_a_million_operations(daemon):
     for count, says in ((1000001, "more than 1000000 elements"), (600000, "100000")):  # the client refuses the first, the daemon the second
         code, out = build_llb(daemon, field(1, b"\x0a\x00") * count)
         assert code != 0 and says in out, out[-500:]
-    assert memory_kib(daemon) - before < 400 << 10
+    bounded(daemon, before, 400)
     still_serves(daemon)
 
 
@@ -335,7 +342,7 @@ def test_a_dockerfile_of_100_mb(daemon, context):
             f.write((b"# " + b"x" * 1021 + b"\n") * 1024)
     r = daemon.build(path, code=None)
     assert r.code != 0 and "Dockerfile" in r.out and ("16 MiB" in r.out or "16777216" in r.out or "too large" in r.out), r.out[-2000:]
-    assert memory_kib(daemon) - before < 100 << 10
+    bounded(daemon, before, 100)
     still_serves(daemon)
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 import uuid
 
@@ -90,7 +91,7 @@ def test_an_address_that_cannot_be(custom, addr, says):
 
 
 def test_sockets_of_systemd(custom):
-    """LISTEN_PID must be the daemon's own: a shell says so and becomes it."""
+    """LISTEN_PID must be the daemon's own: a program says so and becomes it."""
     port = free_port()
     with socket.socket(socket.AF_UNIX) as a, socket.socket() as b:
         a.bind(str(custom.socket))
@@ -98,10 +99,10 @@ def test_sockets_of_systemd(custom):
         b.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         b.bind(("127.0.0.1", port))
         b.listen()
-        for fd in (a.fileno(), b.fileno()):
-            os.set_inheritable(fd, True)
-        shell = ("/bin/sh", "-c", f'exec 3<&{a.fileno()} 4<&{b.fileno()}; LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"', "sh")
-        custom.start_with("--addr=fd://", prefix=shell, pass_fds=(a.fileno(), b.fileno()), ready=lambda: "running server on" in custom.log())
+        become = ("import fcntl, os, sys; a, b = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 20) for n in sys.argv[1:3]); os.dup2(a, 3); os.dup2(b, 4); "
+                  "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2'); os.execv(sys.argv[3], sys.argv[3:])")
+        prefix = (sys.executable, "-c", become, str(a.fileno()), str(b.fileno()))
+        custom.start_with("--addr=fd://", prefix=prefix, pass_fds=(a.fileno(), b.fileno()), ready=lambda: "running server on" in custom.log())
     custom.ctl_at(f"unix://{custom.socket}")
     custom.ctl_at(f"tcp://127.0.0.1:{port}")
     custom.stop()

@@ -1,6 +1,6 @@
 /* The solver on random graphs, against an oracle.
  *
- *   sim [--seed N] [--count N] [-v]        default: seeds 1 to 1500; a failure prints its seed and what was wrong, and aborts
+ *   sim [--seed N] [--count N] [-v]        default: seeds 1 to 1000; a failure prints its seed and what was wrong, and aborts
  *
  * A seed makes a world: vertices with inputs, outputs, selectors, inputs that may be matched by content, vertices of the same
  * operation, ones that fail, that ignore the cache, that have no key. Passes follow one another on one database (cold, then
@@ -486,7 +486,7 @@ static void close_stores(void)
 int main(int argc, char **argv)
 {
 	enum { FRESH = 100 }; /* graphs that share a database: what others left must not matter */
-	unsigned long long seed = 1, count = 1500;
+	unsigned long long seed = 1, count = 1000;
 	char dir[64];
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--seed") && i + 1 < argc)
