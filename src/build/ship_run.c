@@ -1,6 +1,7 @@
 /* The exporters of a build, one after the other, each in a vertex of its own; what they answer is merged. */
 #include "build/platforms.h"
 #include "build/provenance.h"
+#include "build/session_export.h"
 #include "build/share.h"
 #include "ship/ship.h"
 
@@ -12,6 +13,7 @@ struct ship_run_all {
 	size_t at;
 	struct ship_run *current;
 	struct share_exports *shares;
+	struct session_export *session; /* asked for exporters, or told the end */
 	struct build_vertex *vertex;
 	struct strvec response;
 	bool cancelled;
@@ -186,12 +188,27 @@ static void frontend_keys(struct ship_run_all *s)
 	}
 }
 
+static void session_told(void *arg, const struct err *e)
+{
+	struct ship_run_all *s = arg;
+	s->session = NULL;
+	finish(s, e);
+}
+
+static void all_done(struct ship_run_all *s, const struct err *e)
+{
+	if (e || !s->build->pb->enablesessionexporter)
+		finish(s, e);
+	else
+		s->session = session_export_end(s->build, &s->response, session_told, s);
+}
+
 static void shared(void *arg, const struct strvec *response, const struct err *e)
 {
 	struct ship_run_all *s = arg;
 	s->shares = NULL;
 	if (!e) add_response(&s->response, response);
-	finish(s, e);
+	all_done(s, e);
 }
 
 static void next(struct ship_run_all *s)
@@ -202,7 +219,7 @@ static void next(struct ship_run_all *s)
 	}
 	frontend_keys(s);
 	s->shares = share_export_start(s->build, shared, s);
-	if (!s->shares) finish(s, NULL);
+	if (!s->shares) all_done(s, NULL);
 }
 
 /* What does not fit the request is a warning on the first exporter, or on a vertex of its own. */
@@ -223,13 +240,8 @@ static void warn_platforms(struct ship_run_all *s, const char *vertex)
 	if (own) build_vertex_end(own, NULL);
 }
 
-static void begin(void *arg)
+static void run_all(struct ship_run_all *s)
 {
-	struct ship_run_all *s = arg;
-	if (s->cancelled) {
-		finish(s, NULL);
-		return;
-	}
 	if (!exporter_count(s->build->pb)) {
 		warn_platforms(s, NULL);
 		next(s);
@@ -237,6 +249,27 @@ static void begin(void *arg)
 	}
 	next(s); /* its exporter answers later */
 	warn_platforms(s, s->vertex->v.digest);
+}
+
+static void exporters_known(void *arg, const struct err *e)
+{
+	struct ship_run_all *s = arg;
+	s->session = NULL;
+	if (e)
+		finish(s, e);
+	else
+		run_all(s);
+}
+
+static void begin(void *arg)
+{
+	struct ship_run_all *s = arg;
+	if (s->cancelled)
+		finish(s, NULL);
+	else if (s->build->pb->enablesessionexporter)
+		s->session = session_export_find(s->build, exporters_known, s);
+	else
+		run_all(s);
 }
 
 struct ship_run_all *ship_run_start(struct build *b, void (*done)(void *arg, const struct strvec *response, const struct err *e), void *arg)
@@ -260,7 +293,10 @@ void ship_run_cancel(struct ship_run_all *s)
 		err_fini(&e);
 	}
 	if (s->current) ship_cancel(s->current);
-	if (s->shares) {
+	if (s->session) {
+		session_export_cancel(take_ptr(s->session));
+		finish(s, NULL);
+	} else if (s->shares) {
 		share_export_cancel(take_ptr(s->shares));
 		finish(s, NULL);
 	}

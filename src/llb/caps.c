@@ -37,7 +37,7 @@ const struct llb_cap llb_caps[] = {
 	{"exporter.image.annotations", true, false},
 	{"exporter.image.attestations", true, false},
 	{"exporter.multiple", true, false},
-	{"exporter.session", false, false},
+	{"exporter.session", true, false},
 	{"exporter.sourcedateepoch", true, false},
 	{"file.base", true, false},
 	{"file.copy.alwaysreplaceexistingdestpaths", true, false},
