@@ -45,10 +45,10 @@ check-rooms:
 format:
 	@tools/format
 
-# Programs, manual pages, shell completions and the Docker plugin below PREFIX; DESTDIR is honoured.
-#   DOCKER_PLUGIN=no    leave lib/docker/cli-plugins/docker-buildx out, by which `docker build` calls slipway
+# Programs, manual pages and shell completions below PREFIX; DESTDIR is honoured.
+#   DOCKER_PLUGIN=yes   also lib/docker/cli-plugins/docker-buildx: `docker build` and `docker buildx` call slipway then
 #   COMPAT_NAMES=yes    also the names buildkitd and buildctl
-DOCKER_PLUGIN ?= yes
+DOCKER_PLUGIN ?= no
 COMPAT_NAMES ?= no
 bool = $(if $(filter yes true 1,$(1)),true,false)
 MESON_INSTALL = $(MESON) install -C $(REL) --no-rebuild --quiet --strip

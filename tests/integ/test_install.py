@@ -68,18 +68,18 @@ def test_make_install_and_uninstall(tmp_path):
     if release.stat().st_uid != os.geteuid():
         pytest.skip("the release build belongs to another user: meson would leave files of ours in it")
     root, other = tmp_path / "root", tmp_path / "root/opt/x/bin/other"
-    settings = [f"DESTDIR={root}", "PREFIX=/opt/x", "DOCKER_PLUGIN=no", "COMPAT_NAMES=yes"]
+    settings = [f"DESTDIR={root}", "PREFIX=/opt/x", "DOCKER_PLUGIN=yes", "COMPAT_NAMES=yes"]
     try:
         run("make", "-C", TOP, "install", *settings)
         got = files_below(root / "opt/x")
         assert {"bin/slipway", "bin/buildctl", "sbin/slipwayd", "sbin/buildkitd"} <= got
-        assert not [name for name in got if "docker-buildx" in name]
+        assert "lib/docker/cli-plugins/docker-buildx" in got
         assert b".debug_info" not in (root / "opt/x/bin/slipway").read_bytes()
         other.write_text("not ours")
         run("make", "-C", TOP, "uninstall", *settings)
         assert files_below(root / "opt/x") == {"bin/other"}
     finally:  # `make install` sets these each time; a bare `meson install` should not find the test's
-        run("meson", "configure", release, "-Dprefix=/usr/local", "-Ddocker_plugin=true", "-Dcompat_names=false")
+        run("meson", "configure", release, "-Dprefix=/usr/local", "-Ddocker_plugin=false", "-Dcompat_names=false")
 
 
 # ---- manual pages ----
