@@ -6,7 +6,7 @@
 
 const struct llb_cap llb_caps[] = {
 	{"cache.azblob", true, false},
-	{"cache.gha", false, false},
+	{"cache.gha", true, false},
 	{"cache.s3", true, false},
 	{"constraints", true, false},
 	{"diffop", true, false},

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct remote_kind *const kinds[] = {&remote_registry, &remote_local, &remote_s3, &remote_azblob};
+static const struct remote_kind *const kinds[] = {&remote_registry, &remote_local, &remote_s3, &remote_azblob, &remote_gha};
 
 const struct remote_kind *remote_kind_find(const char *type)
 {

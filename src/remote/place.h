@@ -53,7 +53,7 @@ struct remote_place {
 	void (*note)(void *arg, const char *id, bool end);
 	void *note_arg;
 };
-extern const struct remote_kind remote_registry, remote_local, remote_s3, remote_azblob;
+extern const struct remote_kind remote_registry, remote_local, remote_s3, remote_azblob, remote_gha;
 
 const char *remote_attr(const struct remote_place *p, const char *key);                        /* NULL: not given */
 int remote_attr_bool(const struct remote_place *p, const char *key, bool *ret, struct err *e); /* 1 given, 0 not */
