@@ -111,6 +111,10 @@ static int add_layers(const json_t *layers, const json_t *diff_ids, struct ops_i
 		if (!digest_valid(diff_id)) return err_set(e, CODE_INVALID_ARGUMENT, "the image config has no valid diff ID for layer %zu", i);
 		l->diff_id = xstrdup(diff_id);
 		image_job_annotations(j, &l->annotations);
+		const json_t *urls = json_object_get(j, "urls");
+		for (size_t k = 0; k < min_of(json_array_size(urls), (size_t)16); k++)
+			if (json_is_string(json_array_get(urls, k)))
+				strvec_addf(&l->annotations, OPS_LAYER_URL "=%s", json_string_value(json_array_get(urls, k)));
 	}
 	return 0;
 }

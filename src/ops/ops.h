@@ -104,6 +104,7 @@ void ops_span_rename(struct ops_span *s, const char *name);
 const struct log_span *ops_span_log(struct ops_span *s); /* NULL: none. Lives as s does, at its place */
 
 /* ---- images ---- */
+#define OPS_LAYER_URL "slipway.url" /* among the annotations: where a foreign layer is to be had */
 struct ops_layer {
 	char *digest, *media_type, *diff_id;
 	int64_t size;

@@ -89,7 +89,8 @@ static size_t put_layer(struct cache_graph *g, const struct snap *layer, const s
 			       .diff_id = layer->diff_id,
 			       .size = b->size,
 			       .created = {layer->created_at_ns / 1000000000, layer->created_at_ns % 1000000000}};
-	strvec_copy(&x.annotations, b->annotations.v, b->annotations.n);
+	for (size_t i = 0; i < b->annotations.n; i++)
+		if (!str_starts(b->annotations.v[i], "slipway.")) strvec_add(&x.annotations, b->annotations.v[i]); /* notes of our own */
 	label(&x.annotations, layer);
 	size_t i = cache_graph_blob(g, &x);
 	strvec_fini(&x.annotations);

@@ -31,13 +31,20 @@ static struct ship_layer *layers_of(const struct image_ref_info *ref)
 		copy_digest(v[i].diff_id, l->diff_id);
 		v[i].annotations = annotations_of(&l->annotations);
 		v[i].n_annotations = l->annotations.n;
+		char **urls = xcalloc(l->annotations.n + 1, sizeof *urls);
+		for (size_t k = 0; k < v[i].n_annotations; k++)
+			if (!strcmp(v[i].annotations[k].key, SHIP_LAYER_URL)) urls[v[i].n_urls++] = (char *)v[i].annotations[k].value;
+		v[i].urls = urls;
 	}
 	return v;
 }
 
 static void layers_free(struct ship_layer *v, size_t n)
 {
-	for (size_t i = 0; i < n; i++) free((void *)v[i].annotations);
+	for (size_t i = 0; i < n; i++) {
+		free((void *)v[i].annotations);
+		free((void *)v[i].urls);
+	}
 	free(v);
 }
 

@@ -66,7 +66,7 @@ void ship_desc_json(const struct ship_desc *d, struct buf *ret)
 
 static bool internal_annotation(const char *key)
 {
-	return !strcmp(key, "containerd.io/uncompressed") || !strcmp(key, "buildkit/createdat") ||
+	return !strcmp(key, "containerd.io/uncompressed") || !strcmp(key, SHIP_LAYER_URL) || !strcmp(key, "buildkit/createdat") ||
 	       str_starts(key, "containerd.io/distribution.source.");
 }
 
@@ -74,9 +74,11 @@ struct ship_desc ship_layer_desc(const struct ship_image *img, const struct ship
 {
 	const char *type = img->keep_nondist ? l->media_type : spec_media_distributable(l->media_type);
 	struct ship_desc d = {.media_type = spec_media_convert_layer(type, !img->docker_types),
-			      .size = l->size,
-			      .urls = l->urls,
-			      .n_urls = l->n_urls};
+			      .size = l->size};
+	if (spec_media_is_nondist(type)) {
+		d.urls = l->urls;
+		d.n_urls = l->n_urls;
+	}
 	memcpy(d.digest, l->digest, sizeof d.digest);
 	if (img->docker_types || !l->n_annotations) return d;
 	struct ship_kv *kept = xreallocarray(NULL, l->n_annotations, sizeof *kept);

@@ -26,6 +26,7 @@ struct ship_desc {
 	const struct spec_platform *platform;
 	const char *artifact_type;
 };
+#define SHIP_LAYER_URL "slipway.url" /* where a foreign layer is to be had: kept among the annotations of its blob, see ops/image_job.c */
 struct ship_layer {
 	const char *media_type; /* as stored: docker and OCI forms, also non-distributable */
 	char digest[DIGEST_STR], diff_id[DIGEST_STR];

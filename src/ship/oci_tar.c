@@ -67,6 +67,8 @@ static int walk_desc(struct walk *w, const json_t *d, struct err *e)
 	const char *digest = json_string_value(json_object_get(d, "digest"));
 	const char *type = json_string_value(json_object_get(d, "mediaType"));
 	const json_t *size = json_object_get(d, "size");
+	/* A layer that may not be passed on is to be had where its descriptor says. */
+	if (type && spec_media_is_nondist(type) && json_array_size(json_object_get(d, "urls"))) return 0;
 	if (!digest || !type || !json_is_integer(size) || json_integer_value(size) < 0)
 		return err_set(e, CODE_INVALID_ARGUMENT, "a descriptor without mediaType, digest or size");
 	return walk_one(w, digest, type, json_integer_value(size), e);

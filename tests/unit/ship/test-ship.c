@@ -323,8 +323,9 @@ static void bad_configs(void **st)
 	const struct {
 		const char *config, *text;
 	} cases[] = {
-		{"{\"os\":\"linux\"}", "missing architecture"},
-		{"{\"architecture\":\"x\"}", "missing os"},
+		{"{\"os\":\"linux\"}", "os and architecture must be specified together"},
+		{"{\"architecture\":\"x\"}", "os and architecture must be specified together"},
+		{"{}", "missing os"},
 		{"null", "invalid null image config"},
 		{"[1]", "not a JSON object"},
 		{"{\"os\":\"linux\",", "invalid image config for export"},
