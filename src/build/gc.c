@@ -16,7 +16,7 @@ struct gc {
 	bool has_next, running;
 	bool wanted; /* again, when this run is over */
 	size_t at, removed;
-	int64_t removed_bytes, began_ns, not_before_ns;
+	int64_t removed_bytes, began_ns, not_before_ns, due_ns; /* due_ns 0: no run is planned */
 	struct loop_timer timer;
 };
 
@@ -30,8 +30,17 @@ static void start(void *arg);
 
 static void plan(struct gc *c, int64_t after_ms)
 {
-	int64_t pause = (c->not_before_ns - time_mono_ns()) / 1000000;
-	loop_timer_start(c->engine->conf.env->loop, &c->timer, (uint64_t)max_of(after_ms, pause), 0, start, c);
+	int64_t now = time_mono_ns(), pause = (c->not_before_ns - now) / 1000000, ms = max_of(after_ms, pause);
+	int64_t due = now + ms * 1000000;
+	if (c->due_ns && c->due_ns <= due) return; /* builds that end one after the other must not put it off */
+	c->due_ns = due;
+	loop_timer_start(c->engine->conf.env->loop, &c->timer, (uint64_t)ms, 0, start, c);
+}
+
+static void unplan(struct gc *c)
+{
+	loop_timer_stop(&c->timer);
+	c->due_ns = 0;
 }
 
 static void take_next(struct gc *c)
@@ -68,7 +77,7 @@ static void step(void *arg)
 	c->not_before_ns = now + took * PAUSE_FACTOR;
 	c->running = false;
 	take_next(c);
-	plan(c, c->wanted ? AFTER_MS : EVERY_MS);
+	if (c->rules.n) plan(c, c->wanted ? AFTER_MS : EVERY_MS);
 	c->wanted = false;
 }
 
@@ -77,6 +86,7 @@ static void start(void *arg)
 	struct gc *c = arg;
 	if (c->running) return;
 	c->running = true;
+	c->due_ns = 0;
 	c->at = c->removed = 0;
 	c->removed_bytes = 0;
 	c->began_ns = time_mono_ns();
@@ -110,7 +120,7 @@ void gc_set(struct gc *c, const struct engine_policy *p)
 	if (c->rules.n)
 		plan(c, AFTER_MS);
 	else
-		loop_timer_stop(&c->timer);
+		unplan(c);
 }
 
 const struct engine_gc_rule *gc_rule(const struct gc *c, size_t i)

@@ -302,11 +302,13 @@ static int apply_special(struct conf *c, const struct flag *f, const char *v, st
 }
 
 /* A flag of a key that stands in the file replaces it. */
-static int apply_key(struct conf *c, const struct conf_flag_value *fv, bool first, struct err *e)
+static int apply_key(struct conf *c, const struct conf_flag_value *fv, bool first, struct conf_report *rep, struct err *e)
 {
 	const struct flag *f = fv->row;
 	const struct conf_row *r = conf_row_find(&conf_all_rows, f->key);
 	ensure(r);
+	if ((r->flags & F_IGNORED) && !str_starts(r->path, "worker/containerd/") && strcmp(fv->value, "false") != 0)
+		conf_say(rep, CONF_WARN, NULL, 0, 0, "--%s is not built yet and has no effect", f->name);
 	if (r->type == T_STRS && first) conf_clear(c, r);
 	if (conf_set_text(c, r, fv->value, e) < 0) return err_wrap(e, "invalid value \"%s\" for flag -%s", fv->value, f->name);
 	_cleanup_free_ char *shown = conf_shown("", r->path);
@@ -328,7 +330,7 @@ static int apply(struct conf *c, const struct conf_args *a, bool special, struct
 		const struct flag *f = a->values.v[i].row;
 		if ((f->special != KEY) != special) continue;
 		int r = special ? apply_special(c, f, a->values.v[i].value, rep, e)
-				: apply_key(c, &a->values.v[i], !seen[f - flags], e);
+				: apply_key(c, &a->values.v[i], !seen[f - flags], rep, e);
 		if (r < 0) return -1;
 		seen[f - flags] = f;
 	}
@@ -344,8 +346,10 @@ int conf_apply_flags(struct conf *c, const struct conf_args *a, struct conf_repo
 
 void conf_help(const char *program, struct buf *out)
 {
-	buf_addf(out, "NAME:\n   %s - build daemon\n\nUSAGE:\n   %s [global options]\n\nCOMMANDS:\n   check-config [FILE]  tell what is wrong with a configuration file, "
-		      "or where every value comes from (--effective)\n\nGLOBAL OPTIONS:\n",
+	buf_addf(out,
+		 "NAME:\n   %s - build daemon\n\nUSAGE:\n   %s [global options]\n\nCOMMANDS:\n   check-config [FILE]  tell "
+		 "what is wrong with a configuration file, "
+		 "or where every value comes from (--effective)\n\nGLOBAL OPTIONS:\n",
 		 program, program);
 	for (size_t i = 0; i < array_len(flags); i++) {
 		const struct flag *f = &flags[i];
