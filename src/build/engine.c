@@ -13,6 +13,8 @@ struct build_wait {
 	void *arg;
 };
 
+static bool builds_run(void *arg) { return engine_running(arg) > 0; }
+
 struct engine *engine_new(const struct engine_conf *conf)
 {
 	struct engine *g = xnew(struct engine);
@@ -31,11 +33,13 @@ struct engine *engine_new(const struct engine_conf *conf)
 	g->collect = collect_new(g);
 	g->gc = gc_new(g);
 	g->history = history_new(g);
+	snap_store_on_busy(conf->env->snaps, builds_run, g);
 	return g;
 }
 
 void engine_free(struct engine *g)
 {
+	snap_store_on_busy(g->conf.env->snaps, NULL, NULL);
 	history_free(g->history);
 	gc_free(g->gc);
 	policy_unref(g->policy);

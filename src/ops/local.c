@@ -98,7 +98,7 @@ static void seal_done(struct loop_job *j)
 {
 	struct local_op *l = container_of(j, struct local_op, job);
 	if (!err_is_set(&l->work.error)) snap_freeze(l->snap, &l->work.error);
-	if (l->work.trashed) snap_empty_trash(l->o.env->snaps);
+	if (l->work.trashed) snap_empty_trash_later(l->o.env->snaps);
 	end(l, &l->work.error);
 }
 

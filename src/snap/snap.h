@@ -102,6 +102,10 @@ void snap_store_close(struct snap_store *s);
 bool snap_store_idle(const struct snap_store *s);
 const char *snap_store_name(const struct snap_store *s); /* "overlayfs" or "native": the worker's snapshotter label */
 void snap_empty_trash(struct snap_store *s);             /* soon, in a job */
+/* The same for what a sync replaced, when nobody waits for its space: freeing files takes the disk from a build (1 ms each where it
+ * discards blocks), so this waits until busy() says no, but not for longer than half a minute. */
+void snap_empty_trash_later(struct snap_store *s);
+void snap_store_on_busy(struct snap_store *s, bool (*busy)(void *arg), void *arg);
 /* Told before a record goes away, whoever removes it. One listener. */
 void snap_store_on_remove(struct snap_store *s, void (*fn)(void *arg, struct snap *sn), void *arg);
 /* All records, active ones too, oldest first. `it` may be removed inside. */

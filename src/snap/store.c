@@ -154,6 +154,35 @@ void snap_empty_trash(struct snap_store *s)
 	loop_job_start(s->loop, &s->empty_job, LOOP_DISK);
 }
 
+enum { LATER_MS = 1000, LATER_MAX_MS = 30000 };
+
+static void later(void *arg)
+{
+	struct snap_store *s = arg;
+
+	if (s->busy && s->busy(s->busy_arg) && time_mono_ns() - s->later_since_ns < LATER_MAX_MS * INT64_C(1000000)) return;
+	s->later_since_ns = 0;
+	loop_timer_stop(&s->later);
+	snap_empty_trash(s);
+}
+
+void snap_empty_trash_later(struct snap_store *s)
+{
+	if (!s->loop) {
+		snap_empty_trash(s);
+		return;
+	}
+	if (s->later_since_ns) return;
+	s->later_since_ns = time_mono_ns();
+	loop_timer_start(s->loop, &s->later, LATER_MS, LATER_MS, later, s);
+}
+
+void snap_store_on_busy(struct snap_store *s, bool (*busy)(void *arg), void *arg)
+{
+	s->busy = busy;
+	s->busy_arg = arg;
+}
+
 struct trash_job {
 	struct loop_job job;
 	struct snap_store *store;
@@ -458,7 +487,10 @@ void snap_store_close(struct snap_store *s)
 {
 	if (!s) return;
 	ensure(snap_store_idle(s));
-	if (s->loop) loop_timer_stop(&s->timer);
+	if (s->loop) {
+		loop_timer_stop(&s->timer);
+		loop_timer_stop(&s->later);
+	}
 	store_settle(s);
 	store_free(s);
 }

@@ -25,6 +25,10 @@ struct snap_store {
 	/* deletion: one job at a time */
 	struct loop_job empty_job;
 	bool empty_running, empty_again;
+	struct loop_timer later;
+	int64_t later_since_ns; /* 0: not asked for */
+	bool (*busy)(void *arg);
+	void *busy_arg;
 	size_t jobs;
 };
 
