@@ -5,11 +5,8 @@ myregistry.com), its paths (/etc/buildkitd.toml, /etc/certs) and a CA that the h
 import os
 import re
 import shutil
-import signal
 import subprocess
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,7 +51,6 @@ class Authority:
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(f"extendedKeyUsage={usage}\n" + (f"subjectAltName={','.join('DNS:' + n for n in names)}\n" if names else ""))
         run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-        when = ["-days", days]
         if days < 0:  # has expired: from a hand-kept date
             (self.folder / "index").write_text("")
             config = self.folder / f"{name}.cnf"
@@ -64,7 +60,7 @@ class Authority:
                 "-in", request, "-out", cert, "-extfile", extensions, "-startdate", "20200101000000Z", "-enddate", "20200102000000Z")
         else:
             run("openssl", "x509", "-req", "-in", request, "-CA", self.pem, "-CAkey", self.folder / f"{self.name}.key", "-CAcreateserial",
-                *when, "-extfile", extensions, "-out", cert)
+                "-days", days, "-extfile", extensions, "-out", cert)
         return key, cert
 
 
@@ -181,7 +177,6 @@ class InsideDaemon(Daemon):
 def world(containers):
     for program in ("docker-registry", "nginx", "openssl", "nsenter", "ip"):
         need(program)
-    import tempfile
     folder = Path(tempfile.mkdtemp(prefix="slipway-world."))
     w = World(folder)
     try:
