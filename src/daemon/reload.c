@@ -10,6 +10,7 @@
  *     hints: 300 ms after the last one (2 s after the first) the bytes decide whether there is something new. */
 #include "daemon/reload.h"
 #include "daemon/daemon.h"
+#include "daemon/watch.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,19 +20,15 @@
 #include <strings.h>
 #include <sys/statvfs.h>
 
-enum { QUIET_MS = 300, LATEST_MS = 2000, FILE_MAX_BYTES = 4 << 20, WATCH_MAX = 256 };
+enum { QUIET_MS = 300, LATEST_MS = 2000, FILE_MAX_BYTES = 4 << 20 };
 
-struct watch {
-	uv_fs_event_t uv; /* first: freed as it */
-	struct reload *reload;
-	bool all; /* every name in it counts */
-};
 struct reload {
 	struct daemon *d;
 	const struct conf_args *args;
 	struct digest seen; /* of the files */
 	struct strvec files;
-	VEC(struct watch *) watches;
+	struct strvec folders; /* of which every name counts */
+	struct watch *watch;
 	struct loop_timer quiet;
 	int64_t first_event_ns; /* 0: none waits */
 };
@@ -238,63 +235,43 @@ static void quiet(void *arg)
 }
 
 /* A name that does not matter is most of what happens in a folder like /tmp. Kubernetes swaps "..data". */
-static bool matters(const struct watch *w, const char *name)
+static bool matters(const struct reload *r, const char *folder, const char *name)
 {
-	if (w->all || !name || str_starts(name, "..")) return true;
-	for (size_t i = 0; i < w->reload->files.n; i++)
-		if (strcmp(path_base(w->reload->files.v[i]), name) == 0) return true;
+	if (!name || str_starts(name, "..") || strvec_find(&r->folders, folder) >= 0) return true;
+	for (size_t i = 0; i < r->files.n; i++)
+		if (strcmp(path_base(r->files.v[i]), name) == 0) return true;
 	return false;
 }
 
-static void happened(uv_fs_event_t *uv, const char *name, int events, int status)
+static void happened(void *arg, const char *folder, const char *name)
 {
-	struct watch *w = (struct watch *)uv;
-	struct reload *r = w->reload;
+	struct reload *r = arg;
 	int64_t now = time_mono_ns();
-	if (status < 0 || !matters(w, name)) return;
+	if (!matters(r, folder, name)) return;
 	if (!r->first_event_ns) r->first_event_ns = now;
 	int64_t left_ms = LATEST_MS - (now - r->first_event_ns) / 1000000;
 	loop_timer_start(r->d->loop, &r->quiet, (uint64_t)max_of(min_of(left_ms, (int64_t)QUIET_MS), (int64_t)0), 0, quiet, r);
 }
 
-static void add_watch(struct reload *r, struct map *seen, const char *folder, bool all)
+static void add_watch(struct reload *r, const char *folder)
 {
-	if (map_has(seen, folder) || r->watches.n >= WATCH_MAX) return;
-	map_put(seen, folder, r);
-	struct watch *w = xnew(struct watch);
-	w->reload = r;
-	w->all = all;
-	if (uv_fs_event_init(loop_uv(r->d->loop), &w->uv)) {
-		free(w);
-		return;
-	}
-	vec_push(&r->watches, w);
-	int x = uv_fs_event_start(&w->uv, happened, folder, 0);
-	if (x < 0 && x != UV_ENOENT && x != UV_ENOTDIR)
-		log_warn("changes in %s are not seen (%s): use SIGHUP", folder, uv_strerror(x));
-	uv_unref((uv_handle_t *)&w->uv);
-}
-
-static void drop_watches(struct reload *r)
-{
-	for (size_t i = 0; i < r->watches.n; i++) uv_close((uv_handle_t *)&r->watches.v[i]->uv, (uv_close_cb)(void *)free);
-	r->watches.n = 0;
+	_cleanup_err_ struct err e = ERR_INIT;
+	if (watch_add(r->watch, folder, &e) < 0) log_warn("changes in %s are not seen (%s): use SIGHUP", folder, e.msg);
 }
 
 /* Watch what the configuration at hand names, and remember how that looks. */
 static void look(struct reload *r)
 {
-	_cleanup_map_ struct map seen = {0};
 	strvec_fini(&r->files);
+	strvec_fini(&r->folders);
 	conf_files(r->d->conf, &r->files);
-	drop_watches(r);
+	watch_clear(r->watch);
 	for (size_t i = 0; i < r->files.n; i++) {
 		struct stat st;
 		_cleanup_free_ char *folder = path_dir(r->files.v[i]);
-		if (stat(r->files.v[i], &st) == 0 && S_ISDIR(st.st_mode))
-			add_watch(r, &seen, r->files.v[i], true);
-		else
-			add_watch(r, &seen, folder, false);
+		bool whole = stat(r->files.v[i], &st) == 0 && S_ISDIR(st.st_mode);
+		if (whole) strvec_add(&r->folders, r->files.v[i]);
+		add_watch(r, whole ? r->files.v[i] : folder);
 	}
 	r->seen = fingerprint(r);
 }
@@ -306,6 +283,7 @@ struct reload *reload_start(struct daemon *d, const struct conf_args *args)
 	struct reload *r = xnew(struct reload);
 	r->d = d;
 	r->args = args;
+	r->watch = watch_new(d->loop, happened, r);
 	loop_on_signal(d->loop, SIGHUP, on_hup, r);
 	look(r);
 	return r;
