@@ -303,6 +303,7 @@ void daemon_close(struct daemon *d)
 	for (size_t i = 0; i < d->listeners.n; i++) wire_listener_close(d->listeners.v[i]);
 	vec_fini(&d->listeners);
 	observe_close(d);
+	run_engine_stop(d->run);
 	struct err e = ERR_INIT;
 	if (d->db && db_flush(d->db, &e) < 0) log_error("%s", e.msg);
 	err_fini(&e);

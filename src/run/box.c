@@ -139,7 +139,7 @@ void box_clean(struct loop_job *j)
 	cgroup_read(b->cgroup_wrapper, &b->exit);
 	cgroup_unwrap(b->cgroup_wrapper);
 	if (b->rootfd >= 0) stubs_remove(&b->stubs, b->rootfd);
-	if (b->netns && b->release_netns) cni_detach(b->facts->cni, take_ptr(b->netns));
+	if (b->netns && b->release_netns) cni_detach(b->facts->net_dir, take_ptr(b->netns));
 	if (b->bundle) {
 		_cleanup_err_ struct err e = ERR_INIT;
 		if (path_remove_all(AT_FDCWD, b->bundle, &e) < 0) log_debug("bundle of %s stays: %s", b->id, e.msg);

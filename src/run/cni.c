@@ -1,8 +1,13 @@
 /* Networks by CNI plugins, executed as the CNI specification says (cni.dev spec 1.0: protocol, section 4 on chaining).
  *
- * A namespace is a file below <state>/net/ that a new network namespace is bound to; beside it `<id>.json` records what was
- * attached (the results, for DEL), so that the next daemon can detach what a killed one left. Per namespace two lists run:
+ * A namespace is a file below <state>/net/ that a new network namespace is bound to. Per namespace two lists of plugins run:
  * loopback, then the configured one as eth0; DEL runs in the reverse order and goes on after an error.
+ *  1. Beside the file, `<id>.json` is the attachment: the lists as they were, where their plugins are, and the results. It is
+ *     written before the first ADD, and DEL goes by it alone. So the next daemon detaches what a killed one left, with another
+ *     configuration or none too.
+ *  2. It is removed when every DEL has succeeded. What could not be detached is tried again, and told, at each start.
+ *  3. `<state>/net.bridge` names a bridge of the mode "bridge" that we made. It is removed when the daemon ends, or by a later
+ *     one after a kill. A bridge that was there before, or that a plugin makes by a file of the user's, is not ours.
  * Follows the peer's cniprovider; the reading of files follows containernetworking/cni's conventions (.conf is one plugin,
  * .conflist a chain). Job code; struct cni is constant after cni_open. */
 #include "run/internal.h"
@@ -12,9 +17,7 @@
 #include <jansson.h>
 #include <net/if.h>
 #include <linux/sockios.h>
-#include <sched.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <dirent.h>
@@ -24,47 +27,12 @@
 
 enum { CONF_MAX_BYTES = 1 << 20, PLUGIN_TIMEOUT_MS = 60000 };
 
-struct cni_list {
-	const char *ifname;
-	json_t *conf; /* {"cniVersion","name","plugins":[...]} */
-};
 struct cni {
-	struct cni_list lists[2];
-	size_t n_lists;
+	json_t *lists;  /* [{"ifname": "eth0", "conf": {"cniVersion", "name", "plugins": [...]}}] */
 	char *bin_dirs; /* CNI_PATH */
 	char *net_dir;
 	char *own_bridge; /* to remove at the end; NULL: it was there before */
 };
-
-/* ---- network namespaces ---- */
-int netns_make(const char *dir, const char *id, char **ret_path, struct err *e)
-{
-	_cleanup_free_ char *path = xasprintf("%s/%s", dir, id);
-	if (path_mkdirs(dir, 0700, e) < 0) return -1;
-	_cleanup_close_ int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (file < 0) return err_sys(e, errno, "create %s", path);
-	_cleanup_close_ int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (home < 0 || unshare(CLONE_NEWNET) < 0) {
-		int saved = errno;
-		unlink(path);
-		return err_sys(e, saved, "make a network namespace");
-	}
-	int r = mount("/proc/thread-self/ns/net", path, NULL, MS_BIND, NULL), saved = errno;
-	if (setns(home, CLONE_NEWNET) < 0) bug("a thread cannot return to its network namespace: %s", strerror(errno));
-	if (r < 0) {
-		unlink(path);
-		return err_sys(e, saved, "bind a network namespace to %s", path);
-	}
-	*ret_path = take_ptr(path);
-	return 0;
-}
-
-void netns_remove(const char *path)
-{
-	if (umount2(path, MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
-		log_debug("unmount %s: %s", path, strerror(errno));
-	unlink(path);
-}
 
 /* ---- configuration ---- */
 static json_t *list_of_plugins(json_t *plugins, const char *name, const char *version)
@@ -177,42 +145,73 @@ static int init_lock(void)
 	return fd;
 }
 
-int cni_open(const struct cni_conf *c, struct cni **ret, struct err *e)
+static void add_list(struct cni *n, const char *ifname, json_t *conf)
+{
+	json_array_append_new(n->lists, json_pack("{s:s, s:o}", "ifname", ifname, "conf", conf));
+}
+
+static char *bridge_note(const char *net_dir) { return xasprintf("%s.bridge", net_dir); }
+
+/* The name on record; heap or NULL. */
+static char *bridge_on_record(const char *net_dir)
+{
+	_cleanup_free_ char *note = bridge_note(net_dir);
+	uint8_t *name = NULL;
+	size_t n;
+	if (path_read_file(AT_FDCWD, note, IFNAMSIZ, &name, &n, NULL) < 0) return NULL;
+	return (char *)name;
+}
+
+static int own_bridge(struct cni *n, const char *name, struct err *e)
+{
+	_cleanup_free_ char *note = bridge_note(n->net_dir), *left = bridge_on_record(n->net_dir);
+	if (bridge_exists(name) && !str_eq(left, name)) return 0;
+	n->own_bridge = xstrdup(name);
+	return path_write_file(AT_FDCWD, note, name, strlen(name), 0600, false, e);
+}
+
+static int set_up(struct cni *n, const struct cni_conf *c, struct err *e)
+{
+	json_t *conf = NULL;
+	if (c->bridge) {
+		if (bridge_conf(c, n, &conf, e) < 0) return -1;
+		add_list(n, "eth0", conf);
+		return own_bridge(n, c->bridge_name, e);
+	}
+	if (load_conf(c->config_path, &conf, e) < 0) return -1;
+	add_list(n, "lo", list_of_plugins(json_pack("[{s:s}]", "type", "loopback"), "cni-loopback", "0.3.1"));
+	add_list(n, "eth0", conf);
+	if (strchr(c->bin_dir, ':') || access(c->bin_dir, F_OK) == 0) return 0;
+	return err_sys(e, errno, "failed to read cni binary dir \"%s\"", c->bin_dir);
+}
+
+int cni_open(const struct cni_conf *c, struct cni **ret, struct net_ns **ret_first, struct err *e)
 {
 	struct cni *n = xnew(struct cni);
-	json_t *conf = NULL;
 	n->bin_dirs = xstrdup(c->bin_dir);
 	n->net_dir = xstrdup(c->net_dir);
+	n->lists = json_array();
 	_cleanup_close_ int lock = init_lock();
-	if (c->bridge) {
-		if (bridge_conf(c, n, &conf, e) < 0) goto fail;
-		if (!bridge_exists(c->bridge_name)) n->own_bridge = xstrdup(c->bridge_name);
-	} else {
-		if (load_conf(c->config_path, &conf, e) < 0) goto fail;
-		if (!strchr(c->bin_dir, ':') && access(c->bin_dir, F_OK) < 0) {
-			err_sys(e, errno, "failed to read cni binary dir \"%s\"", c->bin_dir);
-			goto fail;
-		}
-		json_t *lo = list_of_plugins(json_pack("[{s:s}]", "type", "loopback"), "cni-loopback", "0.3.1");
-		n->lists[n->n_lists++] = (struct cni_list){"lo", lo};
+	if (set_up(n, c, e) < 0 || cni_attach(n, NULL, ret_first, e) < 0) {
+		cni_close(n);
+		return -1;
 	}
-	n->lists[n->n_lists++] = (struct cni_list){"eth0", conf};
-	struct net_ns *first; /* as the peer: a bad set-up is told at start, and the bridge is made */
-	if (cni_attach(n, NULL, &first, e) < 0) goto fail;
-	cni_detach(n, first);
 	*ret = n;
 	return 0;
-fail:
-	if (conf && n->n_lists < 2 && n->lists[0].conf != conf) json_decref(conf);
-	cni_close(n);
-	return -1;
+}
+
+static void bridge_drop(const char *net_dir, const char *name)
+{
+	_cleanup_free_ char *note = bridge_note(net_dir);
+	bridge_remove(name);
+	if (!bridge_exists(name)) unlink(note);
 }
 
 void cni_close(struct cni *c)
 {
 	if (!c) return;
-	if (c->own_bridge) bridge_remove(c->own_bridge);
-	for (size_t i = 0; i < c->n_lists; i++) json_decref(c->lists[i].conf);
+	if (c->own_bridge) bridge_drop(c->net_dir, c->own_bridge);
+	json_decref(c->lists);
 	free(c->bin_dirs);
 	free(c->net_dir);
 	free(c->own_bridge);
@@ -221,13 +220,12 @@ void cni_close(struct cni *c)
 
 /* ---- one plugin ---- */
 struct call {
-	const struct cni *cni;
-	const char *command, *id, *netns, *ifname, *hostname;
+	const char *command, *bin_dirs, *id, *netns, *hostname, *ifname;
 };
 
-static char *plugin_path(const struct cni *c, const char *type)
+static char *plugin_path(const char *dirs, const char *type)
 {
-	for (const char *d = c->bin_dirs; *d;) {
+	for (const char *d = dirs; *d;) {
 		size_t n = strcspn(d, ":");
 		char *path = xasprintf("%.*s/%s", (int)n, d, type);
 		if (access(path, X_OK) == 0) return path;
@@ -256,16 +254,16 @@ static int plugin_error(const char *type, const struct call *c, const struct chi
 static int call_plugin(const struct call *c, json_t *conf, json_t **ret_result, struct err *e)
 {
 	const char *type = json_string_value(json_object_get(conf, "type"));
-	_cleanup_free_ char *path = plugin_path(c->cni, type), *text = json_dumps(conf, JSON_COMPACT);
+	_cleanup_free_ char *path = plugin_path(c->bin_dirs, type), *text = json_dumps(conf, JSON_COMPACT);
 	_cleanup_strvec_ struct strvec env = {0};
 	struct child_result r;
-	if (!path) return err_set(e, CODE_NOT_FOUND, "failed to find plugin \"%s\" in path [%s]", type, c->cni->bin_dirs);
+	if (!path) return err_set(e, CODE_NOT_FOUND, "failed to find plugin \"%s\" in path [%s]", type, c->bin_dirs);
 	for (char **p = environ; *p; p++) strvec_add(&env, *p);
 	strvec_env_set(&env, "CNI_COMMAND", c->command);
 	strvec_env_set(&env, "CNI_CONTAINERID", c->id);
 	strvec_env_set(&env, "CNI_NETNS", c->netns);
 	strvec_env_set(&env, "CNI_IFNAME", c->ifname);
-	strvec_env_set(&env, "CNI_PATH", c->cni->bin_dirs);
+	strvec_env_set(&env, "CNI_PATH", c->bin_dirs);
 	_cleanup_free_ char *args = xasprintf("K8S_POD_NAME=%s;IgnoreUnknown=1", c->hostname ? c->hostname : "");
 	strvec_env_set(&env, "CNI_ARGS", c->hostname ? args : "");
 	if (child_run((char *const[]){path, NULL}, env.v, text, PLUGIN_TIMEOUT_MS, &r, e) < 0) return -1;
@@ -292,7 +290,7 @@ static json_t *plugin_conf(json_t *list, json_t *plugin, json_t *prev)
 	return conf;
 }
 
-static int add_list(const struct call *c, json_t *list, json_t **ret, struct err *e)
+static int run_add(const struct call *c, json_t *list, json_t **ret, struct err *e)
 {
 	json_t *plugins = json_object_get(list, "plugins"), *p, *prev = NULL;
 	size_t i;
@@ -316,20 +314,31 @@ static bool version_has_del_result(json_t *list)
 	return v && sscanf(v, "%d.%d", &major, &minor) == 2 && (major > 0 || minor >= 4);
 }
 
-static void del_list(const struct call *c, json_t *list, json_t *result)
+/* All of them, also after an error; the first one is kept. */
+static int run_del(const struct call *c, json_t *list, json_t *result, struct err *e)
 {
 	json_t *plugins = json_object_get(list, "plugins");
+	int r = 0;
 	if (!version_has_del_result(list)) result = NULL;
 	for (size_t i = json_array_size(plugins); i-- > 0;) {
-		_cleanup_err_ struct err e = ERR_INIT;
 		json_t *conf = plugin_conf(list, json_array_get(plugins, i), result);
-		if (call_plugin(c, conf, NULL, &e) < 0) log_debug("cni: %s", e.msg);
+		if (call_plugin(c, conf, NULL, r < 0 ? NULL : e) < 0) r = -1;
 		json_decref(conf);
 	}
+	return r;
 }
 
 /* ---- attach and detach ---- */
-static char *record_path(const struct cni *c, const char *id) { return xasprintf("%s/%s.json", c->net_dir, id); }
+static char *record_path(const char *net_dir, const char *id) { return xasprintf("%s/%s.json", net_dir, id); }
+
+static struct net_ns *net_ns_new(const char *id, const char *hostname)
+{
+	struct net_ns *ns = xnew(struct net_ns);
+	list_init(&ns->link);
+	ns->id = xstrdup(id);
+	ns->hostname = str_empty(hostname) || strpbrk(hostname, ";=") ? NULL : xstrdup(hostname);
+	return ns;
+}
 
 static void net_ns_free(struct net_ns *ns)
 {
@@ -341,87 +350,124 @@ static void net_ns_free(struct net_ns *ns)
 
 static int record(const struct cni *c, const struct net_ns *ns, json_t *results, struct err *e)
 {
-	_cleanup_free_ char *path = record_path(c, ns->id);
-	json_t *j = json_pack("{s:s?, s:O}", "hostname", ns->hostname, "results", results);
+	_cleanup_free_ char *path = record_path(c->net_dir, ns->id);
+	json_t *j = json_pack("{s:s?, s:s, s:O, s:O}", "hostname", ns->hostname, "binDirs", c->bin_dirs, "lists", c->lists, "results",
+			      results);
 	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
 	json_decref(j);
 	return path_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
+}
+
+static const char *member(json_t *j, const char *key) { return json_string_value(json_object_get(j, key)); }
+
+static int attach(const struct cni *c, struct net_ns *ns, json_t *results, struct err *e)
+{
+	json_t *list;
+	size_t i;
+	if (record(c, ns, results, e) < 0) return -1; /* before the first ADD: a kill from here on is swept */
+	json_array_foreach(c->lists, i, list)
+	{
+		struct call call = {"ADD", c->bin_dirs, ns->id, ns->path, ns->hostname, member(list, "ifname")};
+		json_t *result = NULL;
+		if (run_add(&call, json_object_get(list, "conf"), &result, e) < 0) return -1;
+		json_array_append_new(results, result ? result : json_null());
+	}
+	return record(c, ns, results, e);
 }
 
 int cni_attach(const struct cni *c, const char *hostname, struct net_ns **ret, struct err *e)
 {
 	char id[ID_STR];
 	id_new(id);
-	struct net_ns *ns = xnew(struct net_ns);
-	list_init(&ns->link);
-	ns->id = xstrdup(id);
-	ns->hostname = str_empty(hostname) || strpbrk(hostname, ";=") ? NULL : xstrdup(hostname);
-	json_t *results = json_array();
+	struct net_ns *ns = net_ns_new(id, hostname);
 	if (netns_make(c->net_dir, id, &ns->path, e) < 0) {
-		json_decref(results);
 		net_ns_free(ns);
 		return -1;
 	}
-	int r = record(c, ns, results, e); /* before the first ADD: a kill from here on is swept */
-	for (size_t i = 0; r == 0 && i < c->n_lists; i++) {
-		struct call call = {c, "ADD", id, ns->path, c->lists[i].ifname, ns->hostname};
-		json_t *result = NULL;
-		r = add_list(&call, c->lists[i].conf, &result, e);
-		if (r == 0) json_array_append_new(results, result ? result : json_null());
-	}
-	if (r == 0) r = record(c, ns, results, e);
+	json_t *results = json_array();
+	int r = attach(c, ns, results, e);
 	json_decref(results);
 	if (r < 0) {
-		cni_detach(c, ns);
+		cni_detach(c->net_dir, ns);
 		return err_wrap(e, "CNI setup error");
 	}
 	*ret = ns;
 	return 0;
 }
 
-/* After a kill -9 the bind mount has gone with the daemon's mount namespace: DEL without a namespace is allowed. */
 static bool is_netns(const char *path)
 {
 	struct statfs s;
 	return statfs(path, &s) == 0 && s.f_type == NSFS_MAGIC;
 }
 
-void cni_detach(const struct cni *c, struct net_ns *ns)
+/* After a kill -9 the bind mount has gone with the daemon's mount namespace. DEL without a namespace is allowed, but bridge
+ * then leaves its masquerading: see netns.c. */
+static void replace_lost(const char *net_dir, const struct net_ns *ns, const char *ifname, json_t *result)
 {
-	_cleanup_free_ char *rec = record_path(c, ns->id);
-	json_t *j = json_load_file(rec, 0, NULL), *results = json_object_get(j, "results");
-	if (!ns->hostname && json_is_string(json_object_get(j, "hostname")))
-		ns->hostname = xstrdup(json_string_value(json_object_get(j, "hostname")));
-	for (size_t i = c->n_lists; i-- > 0;) {
-		json_t *result = json_array_get(results, i);
-		struct call call = {c, "DEL", ns->id, is_netns(ns->path) ? ns->path : "", c->lists[i].ifname, ns->hostname};
-		del_list(&call, c->lists[i].conf, json_is_object(result) ? result : NULL);
+	_cleanup_strvec_ struct strvec addresses = {0};
+	_cleanup_err_ struct err e = ERR_INIT;
+	json_t *ip;
+	size_t i;
+	json_array_foreach(json_object_get(result, "ips"), i, ip) if (member(ip, "address")) strvec_add(&addresses, member(ip, "address"));
+	if (!addresses.n || is_netns(ns->path)) return;
+	unlink(ns->path);
+	if (netns_stand_in(net_dir, ns->id, ifname, addresses.v, addresses.n, &e) < 0) log_debug("%s", e.msg);
+}
+
+static int detach(const char *net_dir, const struct net_ns *ns, json_t *rec, struct err *e)
+{
+	json_t *lists = json_object_get(rec, "lists"), *results = json_object_get(rec, "results");
+	const char *dirs = member(rec, "binDirs");
+	int r = 0;
+	for (size_t i = json_array_size(lists); i-- > 0;) {
+		json_t *list = json_array_get(lists, i), *result = json_array_get(results, i);
+		const char *ifname = member(list, "ifname");
+		if (!ifname || !dirs) continue;
+		replace_lost(net_dir, ns, ifname, result);
+		struct call call = {"DEL", dirs, ns->id, is_netns(ns->path) ? ns->path : "", member(rec, "hostname"), ifname};
+		if (run_del(&call, json_object_get(list, "conf"), json_is_object(result) ? result : NULL, r < 0 ? NULL : e) < 0)
+			r = -1;
 	}
-	json_decref(j);
+	return r;
+}
+
+void cni_detach(const char *net_dir, struct net_ns *ns)
+{
+	_cleanup_free_ char *path = record_path(net_dir, ns->id);
+	_cleanup_err_ struct err e = ERR_INIT;
+	json_t *rec = json_load_file(path, 0, NULL);
+	if (detach(net_dir, ns, rec, &e) < 0)
+		log_warn("failed to release network namespace %s: %s; tried again at the next start, remove %s to give it up", ns->id,
+			 e.msg, path);
+	else
+		unlink(path);
+	json_decref(rec);
 	netns_remove(ns->path);
-	unlink(rec);
 	net_ns_free(ns);
 }
 
-void cni_sweep(const struct cni *c, const char *net_dir)
+/* ---- what a killed daemon left ---- */
+void cni_left(const char *net_dir, struct strvec *ids)
 {
 	DIR *d = opendir(net_dir);
 	struct dirent *de;
 	while (d && (de = readdir(d))) {
-		if (*de->d_name == '.') continue;
-		_cleanup_free_ char *path = xasprintf("%s/%s", net_dir, de->d_name);
-		_cleanup_free_ char *rec = xasprintf("%s.json", path);
-		if (str_ends(de->d_name, ".json")) {
-			_cleanup_free_ char *ns = xstrndup(path, strlen(path) - 5);
-			if (access(ns, F_OK) < 0) unlink(path);
-		} else if (c && access(rec, F_OK) == 0) {
-			struct net_ns *ns = xnew(struct net_ns);
-			ns->id = xstrdup(de->d_name);
-			ns->path = xstrdup(path);
-			cni_detach(c, ns);
-		} else {
-			netns_remove(path);
-		}
+		const char *end = strchr(de->d_name, '.');
+		_cleanup_free_ char *id = xstrndup(de->d_name, end ? (size_t)(end - de->d_name) : strlen(de->d_name));
+		if (strstr(de->d_name, ".tmp-")) unlinkat(dirfd(d), de->d_name, 0);
+		if (*id && strvec_find(ids, id) < 0) strvec_add(ids, id);
 	}
 	if (d) closedir(d);
+}
+
+void cni_sweep(const struct cni *c, const char *net_dir, const struct strvec *ids)
+{
+	for (size_t i = 0; i < ids->n; i++) {
+		struct net_ns *ns = net_ns_new(ids->v[i], NULL);
+		ns->path = xasprintf("%s/%s", net_dir, ids->v[i]);
+		cni_detach(net_dir, ns);
+	}
+	_cleanup_free_ char *bridge = bridge_on_record(net_dir);
+	if (bridge && !(c && str_eq(c->own_bridge, bridge))) bridge_drop(net_dir, bridge);
 }

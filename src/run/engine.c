@@ -2,7 +2,7 @@
  *
  * facts are set in run_engine_open and constant afterwards, so jobs read them without a lock. A CNI namespace that a step
  * has used goes back to the pool (set-up takes longer than most steps); those beyond the wanted number go after five idle
- * minutes. Source of the policy: peer util/network/netpool. */
+ * minutes, all when the daemon stops. Source of the policy: peer util/network/netpool. */
 #include "run/internal.h"
 
 #include <errno.h>
@@ -104,7 +104,7 @@ static int set_facts(struct run_facts *f, const struct run_engine_conf *c, struc
 	return path_mkdirs(f->bundles_dir, 0711, e);
 }
 
-static int set_network(struct run_engine *g, const struct run_engine_conf *c, struct err *e)
+static int set_network(struct run_engine *g, const struct run_engine_conf *c, struct net_ns **ret_first, struct err *e)
 {
 	const char *mode = str_empty(c->net_mode) ? "auto" : c->net_mode;
 	struct cni_conf cc = {.config_path = str_empty(c->cni_config_path) ? "/etc/buildkit/cni.json" : c->cni_config_path,
@@ -125,7 +125,7 @@ static int set_network(struct run_engine *g, const struct run_engine_conf *c, st
 	if (strcmp(mode, "none") == 0)
 		g->facts.net_none = true;
 	else if (cc.bridge || strcmp(mode, "cni") == 0)
-		return cni_open(&cc, &g->facts.cni, e);
+		return cni_open(&cc, &g->facts.cni, ret_first, e);
 	else if (strcmp(mode, "host") != 0)
 		return err_set(e, CODE_INVALID_ARGUMENT, "invalid network mode: \"%s\"", mode);
 	return 0;
@@ -160,20 +160,34 @@ struct ns_job {
 	struct loop_job job;
 	struct run_engine *g;
 	struct net_ns *ns;
+	struct strvec left;
 	struct err err;
 };
 
 static void detach_work(struct loop_job *j)
 {
 	struct ns_job *n = container_of(j, struct ns_job, job);
-	cni_detach(n->g->facts.cni, n->ns);
+	cni_detach(n->g->facts.net_dir, n->ns);
 }
 
-static void detach_done(struct loop_job *j)
+static void sweep_work(struct loop_job *j)
+{
+	struct ns_job *n = container_of(j, struct ns_job, job);
+	cni_sweep(n->g->facts.cni, n->g->facts.net_dir, &n->left);
+}
+
+static void ns_job_done(struct loop_job *j)
 {
 	struct ns_job *n = container_of(j, struct ns_job, job);
 	n->g->n_jobs--;
+	strvec_fini(&n->left);
 	free(n);
+}
+
+static void ns_job_start(struct run_engine *g, struct ns_job *n)
+{
+	g->n_jobs++;
+	loop_job_start(g->loop, &n->job, LOOP_NET);
 }
 
 static void ns_expire(void *arg)
@@ -185,11 +199,10 @@ static void ns_expire(void *arg)
 	{
 		if (g->n_ns <= g->pool_size || ns->idle_since_ns > old + 1000000) break;
 		struct ns_job *n = xnew(struct ns_job);
-		*n = (struct ns_job){.job = {.work = detach_work, .done = detach_done}, .g = g, .ns = ns};
+		*n = (struct ns_job){.job = {.work = detach_work, .done = ns_job_done}, .g = g, .ns = ns};
 		list_del(&ns->link);
 		g->n_ns--;
-		g->n_jobs++;
-		loop_job_start(g->loop, &n->job, LOOP_NET);
+		ns_job_start(g, n);
 	}
 	if (g->n_ns > g->pool_size && !list_empty(&g->idle_ns))
 		loop_timer_start(g->loop, &g->ns_timer, NS_IDLE_MS, 0, ns_expire, g);
@@ -214,7 +227,7 @@ static void fill_done(struct loop_job *j)
 		ns_put(g, n->ns);
 		fill(g);
 	} else {
-		log_debug("failed to create new cni network namespace while prefilling pool: %s", n->err.msg);
+		log_error("failed to create new cni network namespace while prefilling pool: %s", n->err.msg);
 	}
 	err_fini(&n->err);
 	free(n);
@@ -222,12 +235,11 @@ static void fill_done(struct loop_job *j)
 
 static void fill(struct run_engine *g)
 {
-	if (!g->facts.cni || g->filling || g->n_ns >= g->pool_size) return;
+	if (!g->facts.cni || g->filling || g->stopping || g->n_ns >= g->pool_size) return;
 	struct ns_job *n = xnew(struct ns_job);
 	*n = (struct ns_job){.job = {.work = fill_work, .done = fill_done}, .g = g};
 	g->filling = true;
-	g->n_jobs++;
-	loop_job_start(g->loop, &n->job, LOOP_NET);
+	ns_job_start(g, n);
 }
 
 struct net_ns *engine_ns_take(struct run_engine *g)
@@ -261,11 +273,21 @@ static void probe_done(struct loop_job *j)
 }
 
 /* ---- open and close ---- */
+static void sweep(struct run_engine *g, struct strvec *left)
+{
+	struct ns_job *n = xnew(struct ns_job);
+	*n = (struct ns_job){.job = {.work = sweep_work, .done = ns_job_done}, .g = g, .left = *left};
+	*left = (struct strvec){0};
+	ns_job_start(g, n);
+}
+
 int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct run_engine **ret, struct err *e)
 {
 	struct run_engine *g = xnew(struct run_engine);
 	_cleanup_free_ char *state_dir = path_abs_in(conf->state_dir);
+	_cleanup_strvec_ struct strvec left = {0};
 	struct run_engine_conf c = *conf;
+	struct net_ns *first = NULL;
 	g->loop = l;
 	g->pool_size = c.cni_pool_size;
 	g->dns = run_dns_ref(c.dns);
@@ -281,8 +303,13 @@ int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct r
 	if (path_mkdirs(state_dir, 0711, e) < 0 || set_facts(&g->facts, &c, e) < 0) goto fail;
 	g->state_dir = xstrdup(state_dir);
 	g->wanted_runtime = str_empty(c.runtime) ? NULL : xstrdup(c.runtime);
-	if (set_network(g, &c, e) < 0) goto fail;
-	cni_sweep(g->facts.cni, g->facts.net_dir);
+	cni_left(g->facts.net_dir, &left);
+	if (set_network(g, &c, &first, e) < 0) goto fail;
+	if (first) {
+		g->n_ns++;
+		ns_put(g, first);
+	}
+	sweep(g, &left);
 	g->probe.work = probe_work;
 	g->probe.done = probe_done;
 	loop_job_start(l, &g->probe, LOOP_NET);
@@ -294,17 +321,29 @@ fail:
 	return -1;
 }
 
+void run_engine_stop(struct run_engine *g)
+{
+	if (!g || g->stopping) return;
+	g->stopping = true;
+	loop_timer_stop(&g->ns_timer);
+	while (g->n_jobs) uv_run(loop_uv(g->loop), UV_RUN_ONCE); /* a namespace that is half made has to be whole to be undone */
+	LIST_EACH(&g->idle_ns, struct net_ns, ns, link)
+	{
+		list_del(&ns->link);
+		g->n_ns--;
+		cni_detach(g->facts.net_dir, ns);
+	}
+	if (g->n_ns) return; /* steps that were cut off hold the rest: the next daemon's */
+	cni_close(g->facts.cni);
+	g->facts.cni = NULL;
+}
+
 void run_engine_close(struct run_engine *g)
 {
 	if (!g) return;
 	ensure(g->n_runs == 0);
 	while (g->probe.loop && !g->probed) uv_run(loop_uv(g->loop), UV_RUN_ONCE); /* its job uses g */
-	loop_timer_stop(&g->ns_timer);
-	LIST_EACH(&g->idle_ns, struct net_ns, ns, link)
-	{
-		list_del(&ns->link);
-		cni_detach(g->facts.cni, ns);
-	}
+	run_engine_stop(g);
 	facts_fini(&g->facts);
 	run_dns_unref(g->dns);
 	err_fini(&g->probe_err);

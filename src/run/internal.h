@@ -2,7 +2,7 @@
 #define RUN_INTERNAL_H
 /* Inside the run room. The parts:
  *   pure:      oci (config.json), seccomp, dns
- *   job code:  user, stubs, cgroup, child (a program run to its end), net + cni, box (prepare and clean a container)
+ *   job code:  user, stubs, cgroup, child (a program run to its end), netns + cni, box (prepare and clean a container)
  *   loop code: engine, run (one container's states), stdio */
 #include "run/run.h"
 
@@ -91,7 +91,7 @@ int child_wait(pid_t pid); /* exit code, 128+n */
 void child_result_fini(struct child_result *r);
 char *child_find(const char *name); /* in PATH; heap or NULL */
 
-/* ---- net.c, cni.c ---- job or before the loop runs */
+/* ---- netns.c, cni.c ---- job, or before and after the loop runs */
 struct net_ns {
 	struct list link;
 	char *path, *id, *hostname; /* bind mount of the namespace; what CNI knows it as */
@@ -99,15 +99,20 @@ struct net_ns {
 };
 int netns_make(const char *dir, const char *id, char **ret_path, struct err *e);
 void netns_remove(const char *path);
+/* A new namespace dir/id with an interface of that name and these addresses ("10.10.0.2/16"), in place of one that is gone. */
+int netns_stand_in(const char *dir, const char *id, const char *ifname, char *const *addresses, size_t n, struct err *e);
 struct cni_conf {
 	const char *config_path, *bin_dir, *net_dir, *bridge_name, *bridge_subnet;
 	bool bridge; /* the built-in list instead of config_path */
 };
-int cni_open(const struct cni_conf *c, struct cni **ret, struct err *e);
+/* One namespace is attached, so that a bad set-up is told at start and the bridge is made; it can be used (*ret_first). */
+int cni_open(const struct cni_conf *c, struct cni **ret, struct net_ns **ret_first, struct err *e);
 void cni_close(struct cni *c); /* removes a bridge that it made */
 int cni_attach(const struct cni *c, const char *hostname, struct net_ns **ret, struct err *e);
-void cni_detach(const struct cni *c, struct net_ns *ns);  /* frees ns */
-void cni_sweep(const struct cni *c, const char *net_dir); /* what a killed daemon left; c may be NULL */
+void cni_detach(const char *net_dir, struct net_ns *ns); /* by its record; frees ns */
+/* What a killed daemon left: look before cni_open, sweep at any time afterwards. c NULL: no CNI network now. */
+void cni_left(const char *net_dir, struct strvec *ids);
+void cni_sweep(const struct cni *c, const char *net_dir, const struct strvec *ids);
 
 /* ---- box.c ---- job code: one container's folder, before and after ---- */
 struct box {
@@ -154,8 +159,8 @@ struct run_engine {
 	struct list idle_ns; /* struct net_ns, oldest first */
 	size_t n_ns, pool_size;
 	struct loop_timer ns_timer;
-	bool filling;
-	size_t n_runs, n_jobs;
+	bool filling, stopping;
+	size_t n_runs, n_jobs; /* n_jobs: those on namespaces */
 	char *read_buf;
 	char *bridge_name;
 	/* the runtime is looked for in a job; `facts` of it are set once probed */

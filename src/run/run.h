@@ -44,7 +44,10 @@ struct run_engine;
  * killed daemon left and starts a trivial container with each candidate runtime; runs wait for it, and when no runtime works
  * they fail with FAILED_PRECONDITION and each one's reason. */
 int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct run_engine **ret, struct err *e);
-void run_engine_close(struct run_engine *g);                /* no run may be under way; blocks on CNI DEL of the pool */
+/* Before the process ends, after the loop has stopped: detaches the networks that no run holds and removes a bridge of ours.
+ * Blocks on the plugins. No run may start afterwards; one that is under way still leaves its own to the next daemon. NULL allowed. */
+void run_engine_stop(struct run_engine *g);
+void run_engine_close(struct run_engine *g);                /* no run may be under way; stops it first */
 void run_engine_set_dns(struct run_engine *g, struct run_dns *dns); /* of runs that start from now on; takes a reference; NULL: the host's */
 const char *run_engine_runtime(const struct run_engine *g); /* path of the runtime in use; NULL: not known yet */
 const char *run_engine_network(const struct run_engine *g); /* worker label value: "host" or "cni" */

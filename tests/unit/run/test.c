@@ -421,6 +421,7 @@ static void test_cni(void **st)
 {
 	need_engine();
 	struct cni *c = NULL;
+	struct net_ns *first = NULL;
 	struct err e = ERR_INIT;
 	char cmd[900];
 	path_mkdirs(at("cni"), 0755, NULL);
@@ -434,12 +435,13 @@ static void test_cni(void **st)
 	assert_int_equal(system(cmd), 0);
 	put("net.conflist", "{\"cniVersion\":\"1.0.0\",\"name\":\"n\",\"plugins\":[{\"type\":\"one\"},{\"type\":\"two\"}]}");
 	struct cni_conf cc = {.config_path = at("net.conflist"), .bin_dir = at("cni"), .net_dir = at("cninet")};
-	if (cni_open(&cc, &c, &e) < 0) fail_msg("%s", e.msg); /* attaches and detaches once */
+	if (cni_open(&cc, &c, &first, &e) < 0) fail_msg("%s", e.msg); /* attaches once */
+	cni_detach(at("cninet"), first);
 	unlink(at("cni/log"));
 	struct net_ns *ns = NULL;
 	assert_int_equal(cni_attach(c, "host1", &ns, &e), 0);
 	assert_int_equal(count_entries(at("cninet")), 2);
-	cni_detach(c, ns);
+	cni_detach(at("cninet"), ns);
 	assert_int_equal(count_entries(at("cninet")), 0);
 	uint8_t *log = NULL;
 	size_t n;
