@@ -87,6 +87,7 @@ static void tidy(const struct mount_job_item *it, struct err *e)
 		char value[2];
 		if (fstatat(layer, dirs[i], &a, AT_SYMLINK_NOFOLLOW) < 0 || fstatat(lower, dirs[i], &b, AT_SYMLINK_NOFOLLOW) < 0) continue;
 		if (a.st_mode != b.st_mode || a.st_uid != b.st_uid || a.st_gid != b.st_gid) continue; /* times: no change in BuildKit either */
+		if (!a.st_mtim.tv_nsec && a.st_mtim.tv_sec != b.st_mtim.tv_sec) continue; /* whole seconds: the step set it */
 		_cleanup_free_ char *path = xasprintf("/proc/self/fd/%d/%s", layer, dirs[i]);
 		if (lgetxattr(path, "trusted.overlay.opaque", value, sizeof value) >= 0 || !is_empty_dir(layer, dirs[i])) continue;
 		unlinkat(layer, dirs[i], AT_REMOVEDIR);

@@ -5,8 +5,9 @@
  *  2. A file that was copied up and is as it was (moved away and back) is no change and goes. Not when it has several names:
  * the layer keeps them together.
  *  3. Only directories that the tree below has too are looked into: a new tree costs nothing.
- *  4. So is a directory that was copied up and in which nothing is left; its time alone is no change, as in BuildKit.
- * Times of directories stay. Called from jobs; blocks. Source: moby/buildkit util/overlay; OCI image-spec layer.md "Whiteouts".
+ *  4. Nor is the directory of such a file, when nothing else is in it. (One with only another time stays: somebody may have set
+ * it.) Times of directories stay. Called from jobs; blocks. Source: moby/buildkit util/overlay; OCI image-spec layer.md
+ * "Whiteouts".
  */
 #include "snap/internal.h"
 
@@ -19,6 +20,7 @@
 struct tidy {
 	bool userxattr;
 	unsigned depth;
+	size_t dropped; /* entries, so far */
 };
 
 static int open_dir_at(int at, const char *name) { return openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }
@@ -69,12 +71,13 @@ static int say_deleted(struct tidy *t, int upper, int lower, struct err *e)
 
 static int tidy_dir(struct tidy *t, int upper, int lower, struct err *e);
 
-/* A copied-up directory that is as it was; whether it is empty too shows when it is removed. */
+/* A directory that is as it was but for its time, which nobody set (whole seconds are what people set); whether it is empty too
+ * shows when it is removed. */
 static bool idle(int upper, int lower)
 {
 	struct stat up, lo;
-	return fstat(upper, &up) == 0 && fstat(lower, &lo) == 0 && up.st_mode == lo.st_mode && up.st_uid == lo.st_uid &&
-	       up.st_gid == lo.st_gid && snap_same_xattrs(lower, upper);
+	return fstat(upper, &up) == 0 && fstat(lower, &lo) == 0 && up.st_mtim.tv_nsec && up.st_mode == lo.st_mode &&
+	       up.st_uid == lo.st_uid && up.st_gid == lo.st_gid && snap_same_xattrs(lower, upper);
 }
 
 static int tidy_subdir(struct tidy *t, int upper, int lower, const char *name, struct err *e)
@@ -88,10 +91,11 @@ static int tidy_subdir(struct tidy *t, int upper, int lower, const char *name, s
 		return 0;
 	}
 	if (is_opaque(t, u)) return say_deleted(t, u, l, e);
+	size_t before = t->dropped;
 	if (enter(t, e) < 0) return -1;
 	r = tidy_dir(t, u, l, e);
 	t->depth--;
-	if (r == 0 && idle(u, l)) unlinkat(upper, name, AT_REMOVEDIR);
+	if (r == 0 && t->dropped > before && idle(u, l) && unlinkat(upper, name, AT_REMOVEDIR) == 0) t->dropped++;
 	return r;
 }
 
@@ -123,6 +127,7 @@ static int tidy_dir(struct tidy *t, int upper, int lower, struct err *e)
 		}
 		int same = unchanged(upper, lower, names.v[i], &st, e);
 		if (same < 0 || (same && unlinkat(upper, names.v[i], 0) < 0 && err_sys(e, errno, "%s", names.v[i]) < 0)) r = -1;
+		t->dropped += same > 0;
 	}
 	keep_times(upper, &times);
 	return r;
