@@ -32,6 +32,7 @@ struct remote_export {
 	void (*done)(void *arg, const struct strvec *response, const struct err *e);
 	void *arg;
 	struct timespec since;
+	const char *open; /* the line of progress that has begun */
 
 	struct remote_place *place;
 	bool collecting;
@@ -50,11 +51,13 @@ struct remote_export {
 	struct err error;
 };
 
+/* Clients print an error only behind lines that have ended. */
 static void show(struct remote_export *x, const char *id, bool end)
 {
 	struct prog_status s = {.id = id, .name = "", .started = x->since};
 	if (!end) s.started = x->since = time_now();
 	if (end) s.completed = time_now();
+	x->open = end ? NULL : id;
 	if (x->status && !x->cancelled) x->status(x->arg, &s);
 }
 
@@ -187,7 +190,7 @@ static size_t remote_blobs(void *arg, struct solve_remote *r, const struct cache
 
 static void walk(struct remote_export *x, struct cache_graph *g)
 {
-	struct solve_export e = {.max = x->max, .local = local_blobs, .remote = remote_blobs, .arg = x};
+	struct solve_export e = {.brief = x->collecting, .max = x->max, .local = local_blobs, .remote = remote_blobs, .arg = x};
 	for (size_t i = 0; i < x->n_roots; i++) solve_export(x->roots[i].node, x->roots[i].output, &e, g);
 }
 
@@ -232,7 +235,7 @@ static void finish(struct remote_export *x)
 	loop_slot_release(&x->slot);
 	if (x->cancelled && !err_is_set(&x->error)) err_set(&x->error, CODE_CANCELLED, "context canceled");
 	bool failed = err_is_set(&x->error);
-	if (!failed) show(x, "sending cache export", true);
+	if (x->open) show(x, x->open, true);
 	x->done(x->arg, failed ? NULL : &x->response, failed ? &x->error : NULL);
 	export_free(x);
 }
@@ -286,8 +289,9 @@ static int write_blobs(struct remote_export *x, const bool *used, const bool *th
 		if (!used[i]) continue;
 		if (atomic_load(&x->place->cancelled)) return err_set(e, CODE_CANCELLED, "context canceled");
 		remote_note(x->place, false, "writing layer %s", digest);
-		if (!there[i] && write_blob(x, i, e) < 0) return err_wrap(e, "error writing layer blob");
+		int r = there[i] ? 0 : write_blob(x, i, e);
 		remote_note(x->place, true, "writing layer %s", digest);
+		if (r < 0) return err_wrap(e, "error writing layer blob");
 	}
 	return 0;
 }

@@ -74,9 +74,9 @@ static int put(struct remote_place *p, const struct cache_blob *b, struct err *e
 static int put_doc(struct remote_place *p, const char *what, const struct buf *b, const char *digest, struct err *e)
 {
 	remote_note(p, false, "%s %s", what, digest);
-	if (blob_put(p->blobs, b->p, b->n, NULL, e) < 0 || remote_store_put(p, digest, (int64_t)b->n, e) < 0) return -1;
+	int r = blob_put(p->blobs, b->p, b->n, NULL, e) < 0 ? -1 : remote_store_put(p, digest, (int64_t)b->n, e);
 	remote_note(p, true, "%s %s", what, digest);
-	return 0;
+	return r;
 }
 
 static int finish(struct remote_place *p, struct cache_graph *g, struct strvec *response, struct err *e)

@@ -76,12 +76,13 @@ static int push_docs(struct remote_place *p, struct remote_manifest *m, struct e
 	enum reg_pushed how;
 	const char *what = p->image_manifest ? "writing cache image manifest" : "writing cache manifest";
 	remote_note(p, false, "writing config %s", m->config_digest);
-	if (reg_push_blob(&p->io, &p->ref, &d, &body, NULL, &how, e) < 0) return err_wrap(e, "error writing config blob");
+	int r = reg_push_blob(&p->io, &p->ref, &d, &body, NULL, &how, e);
 	remote_note(p, true, "writing config %s", m->config_digest);
+	if (r < 0) return err_wrap(e, "error writing config blob");
 	remote_note(p, false, "%s %s", what, m->digest);
-	if (reg_push_manifest(&p->io, &p->ref, m->media_type, m->body.p, m->body.n, &how, NULL, e) < 0)
-		return err_wrap(e, "error writing manifest blob");
+	r = reg_push_manifest(&p->io, &p->ref, m->media_type, m->body.p, m->body.n, &how, NULL, e);
 	remote_note(p, true, "%s %s", what, m->digest);
+	if (r < 0) return err_wrap(e, "error writing manifest blob");
 	return 0;
 }
 

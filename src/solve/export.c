@@ -202,8 +202,9 @@ static void add_step(struct walk *w, struct solve_node *n, size_t o, enum mode m
 		for (size_t k = 0; from && k < from->n; k++) deps_add(&d, i, from->item[k], n->map.deps[i].selector);
 		if (*in->content_root) deps_add(&d, i, (size_t)cache_graph_add(w->g, in->content_root, NULL, 0), "");
 	}
-	for (size_t i = 0; i < slot->n_keys; i++) visit_key(w, slot->keys[i]);
-	for (size_t i = 0; i < slot->rkeys.n; i++) visit_record(w, slot->rkeys.v[i].remote, slot->rkeys.v[i].item);
+	for (size_t i = 0; i < slot->n_keys && !w->x->brief; i++) visit_key(w, slot->keys[i]);
+	for (size_t i = 0; i < slot->rkeys.n && !w->x->brief; i++)
+		visit_record(w, slot->rkeys.v[i].remote, slot->rkeys.v[i].item);
 	char digest[DIGEST_STR];
 	solve_root_key(n->map.digests[0], (int)o, digest);
 	ptrdiff_t item = cache_graph_add(w->g, digest, d.v, d.n);

@@ -154,6 +154,7 @@ void solve_remote_loaded(struct solve_node *n, struct snap *snap, const struct e
 
 /* ---- cache export ---- */
 struct solve_export {
+	bool brief; /* only this build's steps: to learn whose results take part */
 	bool max; /* else: the first result upwards that has blobs, and below it those that have them anyway */
 	/* The blobs of a result, bottom to top, as put into g by cache_graph_blob: how many; 0: none that may be used. make: they
 	 * may be made for it. Of a remote cache's: the blobs are those of solve_remote_graph(r). */
