@@ -4,7 +4,7 @@
  * and the frontend run through LLBBridge (Ping, Solve, Return), all at once on one connection. Main thread; strings are copied;
  * lists of attributes are "key=value". */
 #include "cli/internal.h"
-#include "cli/progress.h"
+#include "progress/progress.h"
 #include "proto/ops.pb-c.h"
 #include "proto/policy.pb-c.h"
 #include "sess/sess_client.h"

@@ -148,9 +148,9 @@ int build_add_cache(struct build *b, bool to, const char *flag, const char *spec
 	struct build_cache *x = to ? vec_add(&b->cache_to) : vec_add(&b->cache_from);
 	if (!strstr(spec, "type=")) {
 		if (b->cli->dialect == DIALECT_BUILDCTL)
-			cli_warn("%s <ref> is deprecated. Please use %s "
-				 "type=registry,ref=<ref>,<opt>=<optval>[,<opt>=<optval>]%s instead",
-				 flag, flag, to ? "" : ".");
+			term_warn("%s <ref> is deprecated. Please use %s "
+				  "type=registry,ref=<ref>,<opt>=<optval>[,<opt>=<optval>]%s instead",
+				  flag, flag, to ? "" : ".");
 		x->type = xstrdup("registry");
 		strvec_env_set(&x->attrs, "ref", spec);
 	} else if (read_attrs(spec, &x->type, &x->attrs, e) < 0) {

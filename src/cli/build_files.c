@@ -259,7 +259,7 @@ static int offer_import(struct build *b, struct build_cache *x, struct err *e)
 	if (str_empty(digest)) {
 		_cleanup_free_ char *found = build_index_get(src, tag ? tag : "latest", &why);
 		if (!found) {
-			cli_warn("local cache import at %s skipped due to err: %s", src, why.msg);
+			term_warn("local cache import at %s skipped due to err: %s", src, why.msg);
 			return 0;
 		}
 		strvec_env_set(&x->attrs, "digest", found);
@@ -268,7 +268,7 @@ static int offer_import(struct build *b, struct build_cache *x, struct err *e)
 	}
 	_cleanup_free_ char *blob = digest_valid(digest) ? xasprintf("%s/blobs/sha256/%s", src, digest + 7) : xstrdup("");
 	if (access(blob, R_OK) < 0) {
-		cli_warn("local cache import at %s skipped: digest %s unavailable: not found", src, digest);
+		term_warn("local cache import at %s skipped: digest %s unavailable: not found", src, digest);
 		return 0;
 	}
 	_cleanup_free_ char *id = xasprintf("local:%s", src);

@@ -3,7 +3,7 @@
 /* Which daemon a command of `slipway` talks to: an address or the name of one of buildx's builders (--builder,
  * $BUILDX_BUILDER), $BUILDKIT_HOST, a socket that answers, or an embedded daemon. Main thread. */
 #include "cli/internal.h"
-#include "cli/progress.h"
+#include "progress/progress.h"
 #include "drive/store.h"
 
 struct builder {

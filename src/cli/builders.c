@@ -182,7 +182,7 @@ static void replace(struct drive_node *old, struct drive_node *n, bool endpoint_
 	n->endpoint = endpoint;
 	*old = *n;
 	*n = (struct drive_node){0};
-	cli_warn("new settings may not be used until builder is restarted");
+	term_warn("new settings may not be used until builder is restarted");
 }
 
 /* Takes *n over, or leaves it to the caller when it fails. */

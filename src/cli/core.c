@@ -80,19 +80,6 @@ int cli_stream(struct cli *c, const char *method, const ProtobufCMessage *req,
 }
 
 /* ---- errors ---- */
-void cli_warn(const char *fmt, ...)
-{
-	va_list ap;
-	va_start(ap, fmt);
-	_cleanup_free_ char *s = xvasprintf(fmt, ap);
-	va_end(ap);
-	char now[TIME_STR];
-	struct timespec t = time_now();
-	t.tv_nsec = 0;
-	time_rfc3339nano(t, now);
-	_cleanup_free_ char *quoted = go_quote(s, strlen(s));
-	fprintf(stderr, isatty(2) ? "WARN[%s] %s\n" : "time=\"%s\" level=warning msg=%s\n", now, isatty(2) ? s : quoted);
-}
 
 char *cli_error_text(const struct err *e)
 {

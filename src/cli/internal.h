@@ -2,7 +2,8 @@
 #define CLI_INTERNAL_H
 /* The client's own: what a command is given, and the helpers that commands share. Main thread unless said otherwise; the
  * loop runs only inside the functions that wait, and those say "blocks". */
-#include "cli/flags.h"
+#include "term/flags.h"
+#include "term/text.h"
 #include "loop/loop.h"
 #include "wire/wire.h"
 #include <jansson.h>
@@ -53,8 +54,6 @@ void cli_print_error(const struct cli *c, const struct err *e);
 char *cli_error_text(const struct err *e);
 /* Make an error of a call a plain one: its text as cli_error_text, code UNKNOWN, details kept. Returns -1. */
 int cli_error_plain(struct err *e);
-void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-#define timestamp_ns(t) ((t) ? (t)->seconds * 1000000000LL + (t)->nanos : 0)
 
 /* ---- net.c ---- */
 /* Connects c->conn. addr: unix://, tcp://, and docker-container://, kube-pod://, podman-container://, nerdctl-container://,
@@ -68,23 +67,6 @@ void cli_pump_stop(struct cli *c); /* after the connection was closed; blocks, f
 int cli_dial_stdio(const char *addr, struct err *e);
 /* The embedded daemon: an address that answers, started if need be. *ret heap. Blocks. */
 int cli_embedded(struct cli *c, char **ret, struct err *e);
-
-/* ---- text.c ---- */
-/* One line of CSV into *ret. Error texts are those of Go's encoding/csv. "" is an error ("EOF"). */
-int csv_fields(const char *s, char comma, struct strvec *ret, struct err *e);
-/* Go's text/tabwriter over the whole text (flags 0). */
-void tab_format(const char *text, size_t minwidth, size_t tabwidth, size_t padding, char padchar, struct buf *out);
-/* tonistiigi/units: prec >= 0 as %.<prec>f ("7.16MB"), -1 as %g. */
-void bytes_format(int64_t n, int prec, char out[static 32]);
-/* Go's time.Duration.String. */
-void duration_format(int64_t ns, char out[static 32]);
-/* Go's time.Time.String in UTC. */
-void time_format_go(int64_t ns, char out[static 48]);
-void time_format_rfc3339(int64_t ns, char out[static TIME_STR]);
-
-/* ---- template.c ---- */
-/* A Go text/template: fields (by their JSON names, any case), json, len, index, print(f)(ln), join, if, range, end. */
-int template_run(const char *format, json_t *value, struct buf *out, struct err *e);
 
 /* ---- commands ---- */
 extern const struct command buildctl_root, buildx_root;

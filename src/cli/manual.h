@@ -1,7 +1,7 @@
 #ifndef CLI_MANUAL_H
 #define CLI_MANUAL_H
 /* Manual pages and shell completion of our programs, from the tables of commands and flags. Any thread; manual_write blocks. */
-#include "cli/flags.h"
+#include "term/flags.h"
 
 /* slipwayd's command line in the form of the client's tables (conf's rows). Static; made once. */
 const struct command *manual_daemon(void);

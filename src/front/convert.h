@@ -7,7 +7,7 @@
 #include "dockerfile/ast.h"
 #include "front/front.h"
 #include "front/image_config.h"
-#include "front/state.h"
+#include "state/state.h"
 #include "spec/spec.h"
 
 enum { PENDING = 0, FOUND = 1 };

@@ -2,7 +2,7 @@
  * commit's is a header, "gpgsig", whose further lines begin with a blank. Both objects are compared with the id first.
  * Source: moby/buildkit util/gitutil/gitobject. */
 #include "ops/git_job.h"
-#include "ops/sig_job.h"
+#include "sig/sig.h"
 
 #include <string.h>
 

@@ -6,7 +6,7 @@
  *  3. A weak ETag counts as the strong one of that text.
  * Source: moby/buildkit source/http/source.go. */
 #include "ops/http_job.h"
-#include "ops/sig_job.h"
+#include "sig/sig.h"
 #include "spec/url.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* Option parsing, the small grammars, and the displays. statuses.txt is what BuildKit's own progressui printed for
  * statuses.json; rawjson.txt is lines of a real `buildctl --progress rawjson`. */
-#include "cli/flags.h"
+#include "term/flags.h"
 #include "cli/internal.h"
-#include "cli/progress_model.h"
+#include "progress/model.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* Signatures made by gpg and ssh-keygen (tests/unit/ops/sig, all with the clock at 2024): good ones verify, and nothing else
  * does. */
 #include "ops/git_job.h"
-#include "ops/sig_job.h"
+#include "sig/sig.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

@@ -3,8 +3,8 @@
  * Finished steps are printed first, in the order they finished; of the running ones one is "current", until another has been
  * waiting too long or says much more (a share of the time that fits its share of the news).
  * Source: BuildKit util/progress/progressui/printer.go. */
-#include "cli/internal.h"
-#include "cli/progress_model.h"
+#include "term/text.h"
+#include "progress/model.h"
 
 #include <string.h>
 

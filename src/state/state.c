@@ -1,6 +1,6 @@
 /* States as values, the variables they carry, and the sources they begin with. See state.h for the invariants.
  * Source: BuildKit client/llb/{state,meta,source}.go. */
-#include "front/state_impl.h"
+#include "state/internal.h"
 
 #include <string.h>
 

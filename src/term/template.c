@@ -4,7 +4,7 @@
  *
  * Values are JSON. A field's name is compared without case, so .ID finds "id". Pipelines with | hand the value on as the last
  * argument. No variables, no nested templates, no with/else if. */
-#include "cli/internal.h"
+#include "term/text.h"
 
 #include <ctype.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* A very small terminal, enough to show the last lines of a step as they would look: carriage returns, wrapping, backspace,
  * tabs, cursor moves and erasing. Colours and all else are dropped. A line feed also returns the carriage. */
-#include "cli/progress_model.h"
+#include "progress/model.h"
 
 #include <string.h>
 

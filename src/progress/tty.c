@@ -3,8 +3,8 @@
  *
  * When it does not fit, the last lines are kept, and of those above them the ones that still run.
  * Source: BuildKit util/progress/progressui/display.go; BUILDKIT_COLORS, NO_COLOR and BUILDKIT_TTY_LOG_LINES as there. */
-#include "cli/internal.h"
-#include "cli/progress_model.h"
+#include "term/text.h"
+#include "progress/model.h"
 
 #include <string.h>
 #include <strings.h>
@@ -62,7 +62,7 @@ static const char *color(enum color which)
 				size_t n = strlen(keys[k]);
 				if (strncasecmp(v.v[i], keys[k], n) == 0 && v.v[i][n] == '=' &&
 				    !color_code(v.v[i] + n + 1, codes[k]))
-					cli_warn("Unknown color value found in BUILDKIT_COLORS: %s", v.v[i]);
+					term_warn("Unknown color value found in BUILDKIT_COLORS: %s", v.v[i]);
 			}
 		strvec_fini(&v);
 		loaded = true;

@@ -5,7 +5,7 @@
  *  2. A key signs only where its flags (when there are any) say so, within its validity, and when it is not revoked.
  *  3. A signature with a critical subpacket that is not understood is no signature.
  * Sources: RFC 4880; moby/buildkit util/pgpsign for what is accepted. */
-#include "ops/sig_job.h"
+#include "sig/sig.h"
 
 #include <stdio.h>
 #include <string.h>

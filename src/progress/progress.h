@@ -1,5 +1,5 @@
-#ifndef CLI_PROGRESS_H
-#define CLI_PROGRESS_H
+#ifndef PROGRESS_PROGRESS_H
+#define PROGRESS_PROGRESS_H
 /* What a user sees of a build: the daemon's status messages as plain text, as a live display on a terminal, as JSON lines, or
  * not at all. The forms are those of BuildKit's util/progress/progressui, since people and scripts read them. Main thread;
  * writes to its descriptor and may block there. */

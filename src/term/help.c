@@ -1,5 +1,5 @@
 /* --help, from the tables. buildctl's layout is urfave/cli's, the other is that of Docker's commands. */
-#include "cli/flags.h"
+#include "term/flags.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-#ifndef CLI_FLAGS_H
-#define CLI_FLAGS_H
+#ifndef TERM_FLAGS_H
+#define TERM_FLAGS_H
 /* Command lines from tables: a row a flag, a row a command. Parsing, --help, errors and the manual page follow from the rows.
  *
  * Two dialects: buildctl's (urfave/cli: -name is --name, flags of outer commands are known inside) and buildx's (pflag:

@@ -1,7 +1,7 @@
 /* The display that was chosen: takes messages, decides when to draw, writes. */
-#include "cli/progress.h"
-#include "cli/internal.h"
-#include "cli/progress_model.h"
+#include "progress/progress.h"
+#include "term/text.h"
+#include "progress/model.h"
 #include "llb/llb.h"
 
 #include <errno.h>

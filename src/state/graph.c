@@ -1,7 +1,7 @@
 /* From states to a definition: the vertices below an output, inputs first, in the order in which a Go client meets them.
  * The walk keeps its own stack, so that a Dockerfile of very many lines cannot exhaust the thread's.
  * Source: BuildKit client/llb/{state,marshal,sourcemap}.go. */
-#include "front/state_impl.h"
+#include "state/internal.h"
 
 #include <stdatomic.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Commands: mounts, secrets, sockets and limits put together into an exec operation.
  * Source: BuildKit client/llb/exec.go. */
-#include "front/state_impl.h"
+#include "state/internal.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
-#ifndef CLI_PROGRESS_MODEL_H
-#define CLI_PROGRESS_MODEL_H
+#ifndef PROGRESS_MODEL_H
+#define PROGRESS_MODEL_H
 /* The state that the displays draw: vertexes in the order they began, with their intervals, statuses and pending log lines.
  * Times are nanoseconds since the epoch, 0: not there. */
-#include "cli/progress.h"
+#include "progress/progress.h"
 
 enum { LOG_RING = 10, VT_ROWS_MAX = 200 };
 struct interval {

@@ -4,8 +4,8 @@
  * 2. Members of a progress group are one shown vertex: cached when all are, hidden while only weak members have started.
  * 3. Whatever a message touches is marked `updated`, till a printer has shown it.
  * Source: BuildKit util/progress/progressui/display.go. */
-#include "cli/progress_model.h"
-#include "cli/internal.h"
+#include "progress/model.h"
+#include "term/text.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* Small grammars and layouts that Go programs have from their library: CSV values, tabwriter, units, durations. */
-#include "cli/internal.h"
+#include "term/text.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -194,4 +194,18 @@ void time_format_go(int64_t ns, char out[static 48])
 	if (t) *t = ' ';
 	if (z) *z = 0;
 	snprintf(out, 48, "%s +0000 UTC", s);
+}
+
+void term_warn(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	_cleanup_free_ char *s = xvasprintf(fmt, ap);
+	va_end(ap);
+	char now[TIME_STR];
+	struct timespec t = time_now();
+	t.tv_nsec = 0;
+	time_rfc3339nano(t, now);
+	_cleanup_free_ char *quoted = go_quote(s, strlen(s));
+	fprintf(stderr, isatty(2) ? "WARN[%s] %s\n" : "time=\"%s\" level=warning msg=%s\n", now, isatty(2) ? s : quoted);
 }

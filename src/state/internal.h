@@ -1,7 +1,7 @@
-#ifndef FRONT_STATE_IMPL_H
-#define FRONT_STATE_IMPL_H
-/* Private to state*.c: what a vertex is. */
-#include "front/state.h"
+#ifndef STATE_INTERNAL_H
+#define STATE_INTERNAL_H
+/* What a vertex is. */
+#include "state/state.h"
 #include "spec/spec.h"
 
 enum vertex_kind { VERTEX_SOURCE, VERTEX_EXEC, VERTEX_FILE, VERTEX_MERGE, VERTEX_IMPORT };

@@ -4,7 +4,7 @@
  *    "version" outside.
  * 2. Values are checked by kind while reading; what args_int and the like answer is good.
  * 3. An unknown flag or command names the nearest one that exists. */
-#include "cli/flags.h"
+#include "term/flags.h"
 #include "spec/size.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
-#ifndef FRONT_STATE_H
-#define FRONT_STATE_H
-/* Private to the room: file system states and the vertices behind them, as client/llb has them.
+#ifndef STATE_STATE_H
+#define STATE_STATE_H
+/* File system states and the vertices behind them, as client/llb has them.
  *
  * A state is a value: where its files come from (an output of a vertex) and the settings that later steps take over.
  * Vertices are built once and become bytes only in graph_marshal: the build context's options are known last, and the order

@@ -1,5 +1,5 @@
 /* What the two signature formats share. */
-#include "ops/sig_job.h"
+#include "sig/sig.h"
 
 #include <errno.h>
 #include <openssl/bn.h>

@@ -1,6 +1,6 @@
 /* File operations: copies, directories and files put together into one operation, and merges.
  * Source: BuildKit client/llb/{fileop,merge}.go. */
-#include "front/state_impl.h"
+#include "state/internal.h"
 
 #include <errno.h>
 #include <string.h>

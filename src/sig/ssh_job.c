@@ -1,6 +1,6 @@
 /* OpenSSH signatures of files. The signature carries its key: it must be the very one that is trusted.
  * Source: openssh PROTOCOL.sshsig, PROTOCOL.u2f; moby/buildkit util/gitutil/gitsign. */
-#include "ops/sig_job.h"
+#include "sig/sig.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
-#ifndef OPS_SIG_JOB_H
-#define OPS_SIG_JOB_H
+#ifndef SIG_SIG_H
+#define SIG_SIG_H
 /* Signatures of http content and git objects: OpenPGP (RFC 4880, v4) and OpenSSH (PROTOCOL.sshsig). Pure but for reading
  * `fd`; job. Fails closed: what is not understood does not verify.
  * Source of the rules: moby/buildkit util/pgpsign, util/gitutil/gitsign. */
