@@ -62,7 +62,8 @@ static int load_conf(const char *path, json_t **ret, struct err *e)
 	uint8_t *text = NULL;
 	size_t n;
 	json_error_t je;
-	if (path_read_file(AT_FDCWD, path, CONF_MAX_BYTES, &text, &n, e) < 0) return err_wrap(e, "failed to read cni config");
+	if (path_read_file(AT_FDCWD, path, CONF_MAX_BYTES, &text, &n, e) < 0)
+		return err_wrap(e, "failed to read cni config \"%s\"", path);
 	json_t *j = json_loadb((char *)text, n, JSON_REJECT_DUPLICATES, &je);
 	free(text);
 	if (!json_is_object(j)) {
@@ -236,22 +237,30 @@ static char *plugin_path(const char *dirs, const char *type)
 }
 
 /* The error object a plugin wrote, else what it said on stderr. */
-static int plugin_error(const char *type, const struct call *c, const struct child_result *r, struct err *e)
+static int plugin_error(const struct child_result *r, struct err *e)
 {
 	json_t *j = json_loadb(buf_str(&r->out), r->out.n, 0, NULL);
 	const char *msg = json_string_value(json_object_get(j, "msg"));
 	const char *details = json_string_value(json_object_get(j, "details"));
 	if (msg)
-		err_set(e, CODE_INTERNAL, "plugin type=\"%s\" failed (%s): %s%s%s", type, c->command, msg,
-			str_empty(details) ? "" : "; ", details ? details : "");
+		err_set(e, CODE_INTERNAL, "%s%s%s", msg, str_empty(details) ? "" : "; ", details ? details : "");
 	else
-		err_set(e, CODE_INTERNAL, "plugin type=\"%s\" failed (%s): exit status %d: %.500s", type, c->command, r->status,
-			buf_str(r->err.n ? &r->err : &r->out));
+		err_set(e, CODE_INTERNAL, "exit status %d: %.500s", r->status, buf_str(r->err.n ? &r->err : &r->out));
 	json_decref(j);
 	return -1;
 }
 
-static int call_plugin(const struct call *c, json_t *conf, json_t **ret_result, struct err *e)
+/* As libcni says it. */
+static int name_plugin(const struct call *c, json_t *conf, struct err *e)
+{
+	const char *type = json_string_value(json_object_get(conf, "type")),
+		   *name = json_string_value(json_object_get(conf, "name"));
+	_cleanup_free_ char *named = str_empty(name) ? NULL : xasprintf(" name=\"%s\"", name);
+	return err_wrap(e, "plugin type=\"%s\"%s failed (%s)", type, named ? named : "",
+			strcmp(c->command, "ADD") == 0 ? "add" : "delete");
+}
+
+static int exec_plugin(const struct call *c, json_t *conf, json_t **ret_result, struct err *e)
 {
 	const char *type = json_string_value(json_object_get(conf, "type"));
 	_cleanup_free_ char *path = plugin_path(c->bin_dirs, type), *text = json_dumps(conf, JSON_COMPACT);
@@ -269,14 +278,19 @@ static int call_plugin(const struct call *c, json_t *conf, json_t **ret_result, 
 	if (child_run((char *const[]){path, NULL}, env.v, text, PLUGIN_TIMEOUT_MS, &r, e) < 0) return -1;
 	int rc = 0;
 	if (r.status != 0) {
-		rc = plugin_error(type, c, &r, e);
+		rc = plugin_error(&r, e);
 	} else if (ret_result) {
 		json_error_t je;
 		*ret_result = json_loadb(buf_str(&r.out), r.out.n, 0, &je);
-		if (!*ret_result) rc = err_set(e, CODE_INTERNAL, "plugin type=\"%s\": bad result: %s", type, je.text);
+		if (!*ret_result) rc = err_set(e, CODE_INTERNAL, "bad result: %s", je.text);
 	}
 	child_result_fini(&r);
 	return rc;
+}
+
+static int call_plugin(const struct call *c, json_t *conf, json_t **ret_result, struct err *e)
+{
+	return exec_plugin(c, conf, ret_result, e) < 0 ? name_plugin(c, conf, e) : 0;
 }
 
 /* The plugin's own object with what the list adds. */
@@ -351,8 +365,8 @@ static void net_ns_free(struct net_ns *ns)
 static int record(const struct cni *c, const struct net_ns *ns, json_t *results, struct err *e)
 {
 	_cleanup_free_ char *path = record_path(c->net_dir, ns->id);
-	json_t *j = json_pack("{s:s?, s:s, s:O, s:O}", "hostname", ns->hostname, "binDirs", c->bin_dirs, "lists", c->lists, "results",
-			      results);
+	json_t *j = json_pack("{s:s?, s:s, s:O, s:O}", "hostname", ns->hostname, "binDirs", c->bin_dirs, "lists", c->lists,
+			      "results", results);
 	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
 	json_decref(j);
 	return path_write_file(AT_FDCWD, path, text, strlen(text), 0600, false, e);
@@ -409,7 +423,8 @@ static void replace_lost(const char *net_dir, const struct net_ns *ns, const cha
 	_cleanup_err_ struct err e = ERR_INIT;
 	json_t *ip;
 	size_t i;
-	json_array_foreach(json_object_get(result, "ips"), i, ip) if (member(ip, "address")) strvec_add(&addresses, member(ip, "address"));
+	json_array_foreach(json_object_get(result, "ips"), i, ip) if (member(ip, "address"))
+		strvec_add(&addresses, member(ip, "address"));
 	if (!addresses.n || is_netns(ns->path)) return;
 	unlink(ns->path);
 	if (netns_stand_in(net_dir, ns->id, ifname, addresses.v, addresses.n, &e) < 0) log_debug("%s", e.msg);
@@ -438,8 +453,8 @@ void cni_detach(const char *net_dir, struct net_ns *ns)
 	_cleanup_err_ struct err e = ERR_INIT;
 	json_t *rec = json_load_file(path, 0, NULL);
 	if (detach(net_dir, ns, rec, &e) < 0)
-		log_warn("failed to release network namespace %s: %s; tried again at the next start, remove %s to give it up", ns->id,
-			 e.msg, path);
+		log_warn("failed to release network namespace %s: %s; tried again at the next start, remove %s to give it up",
+			 ns->id, e.msg, path);
 	else
 		unlink(path);
 	json_decref(rec);

@@ -326,7 +326,8 @@ void run_engine_stop(struct run_engine *g)
 	if (!g || g->stopping) return;
 	g->stopping = true;
 	loop_timer_stop(&g->ns_timer);
-	while (g->n_jobs) uv_run(loop_uv(g->loop), UV_RUN_ONCE); /* a namespace that is half made has to be whole to be undone */
+	while (g->n_jobs)
+		uv_run(loop_uv(g->loop), UV_RUN_ONCE); /* a namespace that is half made has to be whole to be undone */
 	LIST_EACH(&g->idle_ns, struct net_ns, ns, link)
 	{
 		list_del(&ns->link);

@@ -25,7 +25,7 @@ struct run_facts {
 	bool cgroup2, cgroup_ns, userns, rootless, no_process_sandbox;
 	bool net_none;                                 /* network mode "none" */
 	char *cgroup_parent, *apparmor, *trace_socket; /* NULL: none */
-	struct cni *cni; /* NULL: the host's network */
+	struct cni *cni;                               /* NULL: the host's network */
 };
 
 /* ---- seccomp.c ---- */
@@ -170,7 +170,7 @@ struct run_engine {
 	struct err probe_err;
 	struct list waiting; /* runs that wait for it */
 };
-void run_probed(struct list *link); /* run.c: a waiting run may start, or fails with probe_err */
+void run_probed(struct list *link);                  /* run.c: a waiting run may start, or fails with probe_err */
 struct net_ns *engine_ns_take(struct run_engine *g); /* NULL: none ready */
 void engine_ns_give(struct run_engine *g, struct net_ns *ns);
 

@@ -120,7 +120,8 @@ int netns_stand_in(const char *dir, const char *id, const char *ifname, char *co
 {
 	_cleanup_free_ char *path = NULL;
 	if (netns_make(dir, id, &path, e) < 0) return -1;
-	_cleanup_close_ int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), ns = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC),
+			    ns = open(path, O_RDONLY | O_CLOEXEC);
 	int r = home < 0 || ns < 0 || setns(ns, CLONE_NEWNET) < 0 ? -errno : furnish(ifname, addresses, n);
 	if (home >= 0 && setns(home, CLONE_NEWNET) < 0)
 		bug("a thread cannot return to its network namespace: %s", strerror(errno));

@@ -26,12 +26,12 @@ struct run_engine_conf {
 	unsigned cni_pool_size;      /* namespaces kept ready, 0: none */
 	const char *bridge_name;     /* NULL: buildkit0 */
 	const char *bridge_subnet;   /* NULL: 10.10.0.0/16 */
-	struct run_dns *dns;       /* a reference is taken; NULL: the host's resolv.conf */
-	bool rootless;             /* no cgroups, bind /sys */
-	bool no_process_sandbox;   /* share the daemon's pid namespace (rootless in an unprivileged container) */
-	const char *apparmor;      /* profile; NULL: none */
-	const char *cgroup_parent; /* defaultCgroupParent; NULL: none */
-	const char *trace_socket;  /* bound at /dev/otel-grpc.sock when it exists; NULL: none */
+	struct run_dns *dns;         /* a reference is taken; NULL: the host's resolv.conf */
+	bool rootless;               /* no cgroups, bind /sys */
+	bool no_process_sandbox;     /* share the daemon's pid namespace (rootless in an unprivileged container) */
+	const char *apparmor;        /* profile; NULL: none */
+	const char *cgroup_parent;   /* defaultCgroupParent; NULL: none */
+	const char *trace_socket;    /* bound at /dev/otel-grpc.sock when it exists; NULL: none */
 };
 /* [dns]: immutable, shared by references. Any thread. INVALID_ARGUMENT for what is no address. */
 struct run_dns;
@@ -45,10 +45,12 @@ struct run_engine;
  * they fail with FAILED_PRECONDITION and each one's reason. */
 int run_engine_open(struct loop *l, const struct run_engine_conf *conf, struct run_engine **ret, struct err *e);
 /* Before the process ends, after the loop has stopped: detaches the networks that no run holds and removes a bridge of ours.
- * Blocks on the plugins. No run may start afterwards; one that is under way still leaves its own to the next daemon. NULL allowed. */
+ * Blocks on the plugins. No run may start afterwards; one that is under way still leaves its own to the next daemon. NULL
+ * allowed. */
 void run_engine_stop(struct run_engine *g);
-void run_engine_close(struct run_engine *g);                /* no run may be under way; stops it first */
-void run_engine_set_dns(struct run_engine *g, struct run_dns *dns); /* of runs that start from now on; takes a reference; NULL: the host's */
+void run_engine_close(struct run_engine *g); /* no run may be under way; stops it first */
+void run_engine_set_dns(struct run_engine *g,
+			struct run_dns *dns); /* of runs that start from now on; takes a reference; NULL: the host's */
 const char *run_engine_runtime(const struct run_engine *g); /* path of the runtime in use; NULL: not known yet */
 const char *run_engine_network(const struct run_engine *g); /* worker label value: "host" or "cni" */
 bool run_engine_cgroup2(const struct run_engine *g);
@@ -96,7 +98,7 @@ struct run_spec {           /* plain values, copied by run_start */
 	unsigned short tty_rows, tty_cols;
 	bool open_stdin; /* run_write_stdin feeds it; else /dev/null */
 	bool remove_stubs_recursive;
-	bool trace; /* bind the trace socket and add its OTEL_* variables where unset */
+	bool trace;              /* bind the trace socket and add its OTEL_* variables where unset */
 	const char *traceparent; /* with them: TRACEPARENT; NULL or "": none */
 	const struct run_host *extra_hosts;
 	size_t n_extra_hosts;

@@ -451,7 +451,7 @@ static void test_cni(void **st)
 	free(log);
 	put("cni/fail", "");
 	assert_int_equal(cni_attach(c, NULL, &ns, &e), -1);
-	assert_string_equal(e.msg, "CNI setup error: plugin type=\"two\" failed (ADD): no luck");
+	assert_string_equal(e.msg, "CNI setup error: plugin type=\"two\" name=\"n\" failed (add): no luck");
 	assert_int_equal(count_entries(at("cninet")), 0);
 	err_fini(&e);
 	cni_close(c);
