@@ -101,7 +101,7 @@ static int wait_ms(struct remote_place *p, int64_t ms, struct err *e)
 
 int object_status(const struct object_call *c, const struct reg_http_res *r, struct err *e)
 {
-	_cleanup_free_ char *text = xstrndup((const char *)r->error_body.p, min_of(r->error_body.n, (size_t)300));
+	_cleanup_free_ char *text = xstrndup(buf_str(&r->error_body), min_of(r->error_body.n, (size_t)300));
 	enum code code = r->status == 404                       ? CODE_NOT_FOUND
 			 : r->status == 403 || r->status == 401 ? CODE_PERMISSION_DENIED
 								: CODE_UNKNOWN;
