@@ -11,9 +11,4 @@ uint32_t spec_rune(const char *s, size_t n, size_t *ret_width);
 void spec_rune_add(struct buf *b, uint32_t r);
 /* Go's path.Match over n bytes of name. */
 int spec_match_bytes(const char *pattern, const char *name, struct err *e);
-/* Compiled form of one pattern that is not plain: what moby/patternmatcher hands to regexp. */
-struct spec_regex;
-struct spec_regex *spec_regex_new(const char *re); /* NULL: regexp would not compile it */
-void spec_regex_free(struct spec_regex *r);
-bool spec_regex_match(const struct spec_regex *r, const char *s);
 #endif

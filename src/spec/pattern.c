@@ -7,6 +7,7 @@
  * 2. A later pattern overrules an earlier one; an exception ('!') is looked at only when the path is matched so far. */
 #include "spec/pattern.h"
 #include "spec/internal.h"
+#include "spec/regexp.h"
 
 #include <string.h>
 
@@ -16,7 +17,7 @@ struct pattern {
 	bool exclusion;
 	char *text; /* cleaned, without '!' */
 	size_t n;
-	struct spec_regex *re;
+	struct spec_regexp *re;
 };
 struct spec_patterns {
 	struct pattern *v;
@@ -101,8 +102,7 @@ static int pattern_init(struct pattern *p, char *text, bool exclusion, struct er
 	if (check_syntax(text, e) < 0) return -1;
 	*p = (struct pattern){.kind = translate(text, &re), .exclusion = exclusion, .n = strlen(text)};
 	if (p->kind == REGEX) {
-		p->re = spec_regex_new(buf_str(&re));
-		if (!p->re) p->kind = BAD;
+		if (spec_regexp_new(buf_str(&re), &p->re, NULL) < 0) p->kind = BAD;
 	}
 	p->text = take_ptr(owned);
 	return 0;
@@ -131,7 +131,7 @@ void spec_patterns_free(struct spec_patterns *p)
 	if (!p) return;
 	for (size_t i = 0; i < p->n; i++) {
 		free(p->v[i].text);
-		spec_regex_free(p->v[i].re);
+		spec_regexp_free(p->v[i].re);
 	}
 	free(p->v);
 	free(p);
@@ -152,7 +152,7 @@ static int match_one(const struct pattern *p, const char *path)
 		const char *suffix = p->text + 2;
 		return str_ends(path, suffix) || (*suffix == '/' && strcmp(path, suffix + 1) == 0);
 	}
-	case REGEX: return spec_regex_match(p->re, path);
+	case REGEX: return spec_regexp_match(p->re, path);
 	default: return -1;
 	}
 }

@@ -608,6 +608,8 @@ struct machine {
 		int step, cap; /* step NONE: put caps[cap] back to `old` */
 		ptrdiff_t old;
 	} * todo;
+	void *large;            /* heap, where `small` is too small */
+	max_align_t small[256]; /* of what the pointers above point to: most expressions of patterns fit */
 };
 
 static bool is_word(const struct machine *m, size_t at)
@@ -659,54 +661,62 @@ static void thread_add(struct machine *m, struct threads *t, int first, size_t a
 			caps[s->x] = (ptrdiff_t)at;
 			m->todo[n++] = (struct todo){.step = d.step + 1};
 			break;
-		default: memcpy(t->caps + t->n * m->n_caps, caps, m->n_caps * sizeof *caps); t->step[t->n++] = d.step;
+		default:
+			if (m->n_caps) memcpy(t->caps + t->n * m->n_caps, caps, m->n_caps * sizeof *caps);
+			t->step[t->n++] = d.step;
 		}
 	}
 }
 
-static void machine_init(struct machine *m, const struct spec_regexp *re, const char *text)
+/* places: those of groups are wanted; else threads carry none, which is several times faster. */
+static void machine_init(struct machine *m, const struct spec_regexp *re, const char *text, bool places)
 {
 	size_t steps = re->steps.n;
-	*m = (struct machine){.re = re, .text = text, .len = strlen(text), .n_caps = 2 * (size_t)re->n_groups};
-	m->seen = xcalloc(steps, sizeof *m->seen);
-	m->todo = xcalloc(2 * steps + 2, sizeof *m->todo);
-	struct threads *both[] = {&m->now, &m->next};
-	for (int i = 0; i < 2; i++) {
-		both[i]->step = xcalloc(steps, sizeof(int));
-		both[i]->caps = xcalloc(steps * m->n_caps, sizeof(ptrdiff_t));
-	}
+	m->re = re;
+	m->text = text;
+	m->len = strlen(text);
+	m->n_caps = places ? 2 * (size_t)re->n_groups : 0;
+	m->large = NULL;
+	size_t caps = steps * m->n_caps * sizeof(ptrdiff_t), seen = steps * sizeof *m->seen,
+	       todo = (2 * steps + 2) * sizeof *m->todo, step = steps * sizeof(int), all = 2 * caps + seen + todo + 2 * step;
+	char *p = all <= sizeof m->small ? (char *)m->small : (m->large = xmalloc(all));
+	m->now.caps = (ptrdiff_t *)(void *)p;
+	m->next.caps = (ptrdiff_t *)(void *)(p += caps);
+	m->seen = (size_t *)(void *)(p += caps);
+	m->todo = (struct todo *)(void *)(p += seen);
+	m->now.step = (int *)(void *)(p += todo);
+	m->next.step = (int *)(void *)(p + step);
 }
 
-static void machine_fini(struct machine *m)
+static void machine_fini(struct machine *m) { free(m->large); }
+
+static bool begins_text(const struct spec_regexp *re)
 {
-	free(m->seen);
-	free(m->todo);
-	free(m->now.step);
-	free(m->now.caps);
-	free(m->next.step);
-	free(m->next.caps);
+	return re->steps.v[0].kind == STEP_ASSERT && re->steps.v[0].x == TEXT_BEGIN;
 }
 
-/* The leftmost match that begins at `from` or later, by preference; its places into caps. */
+/* The leftmost match that begins at `from` or later, by preference; its places into caps. Without places: whether there is one.
+ */
 static bool run(struct machine *m, size_t from, ptrdiff_t *caps)
 {
-	bool found = false;
+	bool found = false, once = begins_text(m->re);
 	ptrdiff_t fresh[2 * GROUPS_MAX];
 	m->now.n = m->next.n = 0;
 	memset(m->seen, 0, m->re->steps.n * sizeof *m->seen);
 	for (size_t at = from;;) {
-		if (!found) {
+		if (!found && (!once || at == 0)) {
 			for (size_t i = 0; i < m->n_caps; i++) fresh[i] = NONE;
 			fresh[0] = (ptrdiff_t)at;
 			thread_add(m, &m->now, 0, at, fresh);
 		}
-		if (found && !m->now.n) break;
+		if ((found || once) && !m->now.n) break;
 		size_t width = 1;
 		uint32_t r = at < m->len ? spec_rune(m->text + at, m->len - at, &width) : 0;
 		m->next.n = 0;
 		for (size_t i = 0; i < m->now.n; i++) {
 			const struct step *s = &m->re->steps.v[m->now.step[i]];
-			ptrdiff_t *c = m->now.caps + i * m->n_caps;
+			ptrdiff_t *c = m->n_caps ? m->now.caps + i * m->n_caps : fresh;
+			if (s->kind == STEP_MATCH && !m->n_caps) return true;
 			if (s->kind == STEP_MATCH) {
 				memcpy(caps, c, m->n_caps * sizeof *caps);
 				caps[1] = (ptrdiff_t)at;
@@ -729,7 +739,7 @@ bool spec_regexp_match(const struct spec_regexp *r, const char *s)
 {
 	_cleanup_(machine_fini) struct machine m;
 	ptrdiff_t caps[2 * GROUPS_MAX];
-	machine_init(&m, r, s);
+	machine_init(&m, r, s, false);
 	return run(&m, 0, caps);
 }
 
@@ -785,7 +795,7 @@ bool spec_regexp_expand(const struct spec_regexp *r, const char *s, const char *
 {
 	_cleanup_(machine_fini) struct machine m;
 	ptrdiff_t caps[2 * GROUPS_MAX];
-	machine_init(&m, r, s);
+	machine_init(&m, r, s, true);
 	if (!run(&m, 0, caps)) return false;
 	expand(r, s, caps, format, out);
 	return true;
@@ -796,7 +806,7 @@ void spec_regexp_replace(const struct spec_regexp *r, const char *s, const char 
 	_cleanup_(machine_fini) struct machine m;
 	ptrdiff_t caps[2 * GROUPS_MAX];
 	size_t copied = 0;
-	machine_init(&m, r, s);
+	machine_init(&m, r, s, true);
 	for (size_t from = 0; from <= m.len && run(&m, from, caps);) {
 		size_t begin = (size_t)caps[0], end = (size_t)caps[1];
 		buf_add(out, s + copied, begin - copied);
