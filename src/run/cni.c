@@ -120,11 +120,8 @@ static int bridge_conf(const struct cni_conf *c, struct cni *n, json_t **ret, st
 	return 0;
 }
 
-static bool bridge_exists(const char *name)
-{
-	_cleanup_free_ char *path = xasprintf("/sys/class/net/%s/bridge", name);
-	return access(path, F_OK) == 0;
-}
+/* Not by /sys/class/net, which may be another network namespace's. An interface of another kind is not ours to make either. */
+static bool bridge_exists(const char *name) { return if_nametoindex(name) != 0; }
 
 static void bridge_remove(const char *name)
 {

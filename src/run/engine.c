@@ -12,8 +12,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
-enum { NS_IDLE_MS = 5 * 60 * 1000 };
+enum { NS_IDLE_MS = 5 * 60 * 1000, STOP_MS = 1000, STOP_POLL_MS = 5 };
 
 static const char *const cap_names[] = {
 	"CHOWN",
@@ -326,6 +327,11 @@ void run_engine_stop(struct run_engine *g)
 	if (!g || g->stopping) return;
 	g->stopping = true;
 	loop_timer_stop(&g->ns_timer);
+	for (int ms = 0; g->facts.cni && g->n_runs && ms < STOP_MS;
+	     ms += STOP_POLL_MS) { /* steps of cancelled builds are about to end */
+		uv_run(loop_uv(g->loop), UV_RUN_NOWAIT);
+		usleep(STOP_POLL_MS * 1000);
+	}
 	while (g->n_jobs)
 		uv_run(loop_uv(g->loop), UV_RUN_ONCE); /* a namespace that is half made has to be whole to be undone */
 	LIST_EACH(&g->idle_ns, struct net_ns, ns, link)
