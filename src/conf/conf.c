@@ -292,8 +292,8 @@ static void set_defaults(struct conf *c)
 						    "/run/buildkit/buildkitd.sock");
 		strvec_addf(&c->grpc.address, "unix://%s", sock);
 	}
-	set_default(&c->otel.socket_path, or_else(user ? user_path("XDG_RUNTIME_DIR", "buildkit/otel-grpc.sock", NULL) : NULL,
-						  "/run/buildkit/otel-grpc.sock"));
+	/* BuildKit's is /run/buildkit/otel-grpc.sock for all daemons of a machine: the end of one broke the steps of another. */
+	set_default(&c->otel.socket_path, xasprintf("%s/slipway/otel-grpc.sock", c->root));
 	set_default(&c->provenance_env_dir, xstrdup("/etc/buildkit/provenance.d"));
 	if (!c->cdi.spec_dirs.n) {
 		strvec_add(&c->cdi.spec_dirs, "/etc/cdi");

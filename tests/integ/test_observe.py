@@ -420,7 +420,9 @@ def test_a_dead_collector_costs_nothing(start, registry, context):
     for i in range(6):
         d.build(context(f"FROM scratch\nCOPY Dockerfile /{i}\n", name=f"c{i}"))
     wait_until("drops", lambda: samples(get(port, "/metrics")[2])["slipway_trace_spans_dropped_total"] > 0)
-    assert whole_log(d).count("level=warning msg=\"traces: ") == 1, "said once"
+    said = "level=warning msg=\"traces: "
+    wait_until("the warning", lambda: said in whole_log(d))
+    assert whole_log(d).count(said) == 1, "said once"
     began = time.monotonic()
     assert d.stop() == 0
     assert time.monotonic() - began < 10
