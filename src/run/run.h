@@ -27,7 +27,7 @@ struct run_engine_conf {
 	const char *bridge_name;     /* NULL: buildkit0 */
 	const char *bridge_subnet;   /* NULL: 10.10.0.0/16 */
 	struct run_dns *dns;         /* a reference is taken; NULL: the host's resolv.conf */
-	bool rootless;               /* no cgroups, bind /sys */
+	bool rootless;               /* no cgroups, no /sys */
 	bool no_process_sandbox;     /* share the daemon's pid namespace (rootless in an unprivileged container) */
 	const char *apparmor;        /* profile; NULL: none */
 	const char *cgroup_parent;   /* defaultCgroupParent; NULL: none */
