@@ -182,6 +182,11 @@ static int open_stores(struct daemon *d, struct err *e)
 
 int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 {
+	if (geteuid() != 0)
+		return err_set(e, CODE_FAILED_PRECONDITION,
+			       "rootless mode requires to be executed as the mapped root in a user namespace, and this is user %u: start it by "
+			       "`rootlesskit slipwayd` or `unshare -Urm --map-auto slipwayd`, or let `slipway build` start one",
+			       (unsigned)geteuid());
 	d->conf = conf;
 	list_init(&d->connections);
 	d->dir = xasprintf("%s/slipway", conf->root);

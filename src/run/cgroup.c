@@ -92,7 +92,8 @@ int run_enter_namespace(struct err *e)
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) return err_sys(e, errno, "make mounts slaves");
 	bool hybrid = fs_type(CGROUP_DIR) != CGROUP2_SUPER_MAGIC && fs_type(CGROUP_DIR "/unified") == CGROUP2_SUPER_MAGIC;
 	/* In a user namespace it is locked in place, but it can be covered. */
-	if (hybrid && umount2(CGROUP_DIR "/unified", MNT_DETACH) < 0 && mount("none", CGROUP_DIR "/unified", "tmpfs", MS_RDONLY, NULL) < 0)
+	if (hybrid && umount2(CGROUP_DIR "/unified", MNT_DETACH) < 0 &&
+	    mount("none", CGROUP_DIR "/unified", "tmpfs", MS_RDONLY, NULL) < 0)
 		log_debug("cannot unmount " CGROUP_DIR "/unified: %s", strerror(errno));
 	own_root();
 	return 0;

@@ -81,6 +81,16 @@ static bool in_userns(void)
 	return f && !full;
 }
 
+static bool gid_is_mapped(unsigned gid)
+{
+	FILE *f = fopen("/proc/self/gid_map", "re");
+	unsigned a = 0, b = 0, n = 0;
+	bool found = !f;
+	while (f && !found && fscanf(f, "%u %u %u", &a, &b, &n) == 3) found = gid >= a && gid - a < n;
+	if (f) fclose(f);
+	return found;
+}
+
 static bool kernel_has_seccomp(void) { return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL, 0, 0) < 0 && errno == EFAULT; }
 
 static int set_facts(struct run_facts *f, const struct run_engine_conf *c, struct err *e)
@@ -92,6 +102,7 @@ static int set_facts(struct run_facts *f, const struct run_engine_conf *c, struc
 	f->cgroup2 = cgroup_is_v2();
 	f->cgroup_ns = f->cgroup2 && access("/proc/self/ns/cgroup", F_OK) == 0;
 	f->userns = in_userns();
+	f->no_tty_group = !gid_is_mapped(5);
 	f->rootless = c->rootless;
 	f->no_process_sandbox = c->no_process_sandbox;
 	f->apparmor = str_empty(c->apparmor) ? NULL : xstrdup(c->apparmor);

@@ -23,6 +23,7 @@ struct run_facts {
 	char *bpf;              /* the same compiled, base64, as crun takes it; NULL */
 	struct strvec all_caps; /* what the daemon holds, "CAP_..." */
 	bool cgroup2, cgroup_ns, userns, rootless, no_process_sandbox;
+	bool no_tty_group;                             /* the group 5 does not exist in this user namespace */
 	bool net_none;                                 /* network mode "none" */
 	char *cgroup_parent, *apparmor, *trace_socket; /* NULL: none */
 	struct cni *cni;                               /* NULL: the host's network */

@@ -33,10 +33,11 @@ struct mount_row {
 	const char *dest, *type, *source;
 	const char *options[12]; /* "%rw" is ro, or rw when insecure */
 };
+#define TTY_GROUP "gid=5"
 static const struct mount_row base_mounts[] = {
 	{"/proc", "proc", "proc", {"nosuid", "noexec", "nodev"}},
 	{"/dev", "tmpfs", "tmpfs", {"nosuid", "strictatime", "mode=755", "size=65536k"}},
-	{"/dev/pts", "devpts", "devpts", {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+	{"/dev/pts", "devpts", "devpts", {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", TTY_GROUP}},
 	{"/dev/shm", "tmpfs", "shm", {"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
 	{"/dev/mqueue", "mqueue", "mqueue", {"nosuid", "noexec", "nodev"}},
 	{"/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", "%rw"}},
@@ -188,11 +189,13 @@ static struct mount *mounts_add(struct mounts *ms, const char *dest, const char 
 	return m;
 }
 
-static void add_row(struct mounts *ms, const struct mount_row *r, bool insecure)
+static void add_row(struct mounts *ms, const struct mount_row *r, const struct run_facts *f, bool insecure)
 {
 	struct mount *m = mounts_add(ms, r->dest, r->type, r->source);
-	for (size_t i = 0; r->options[i]; i++)
+	for (size_t i = 0; r->options[i]; i++) {
+		if (f->no_tty_group && strcmp(r->options[i], TTY_GROUP) == 0) continue;
 		strvec_add(&m->options, strcmp(r->options[i], "%rw") != 0 ? r->options[i] : insecure ? "rw" : "ro");
+	}
 }
 
 static void add_file(struct mounts *ms, const char *dest, const char *source)
@@ -227,16 +230,16 @@ static void keep_locked_flags(struct mount *m)
 static void gather_mounts(struct mounts *ms, const struct run_facts *f, const struct oci_box *b)
 {
 	const struct run_spec *s = b->spec;
-	if (f->no_process_sandbox) add_row(ms, &bound_proc, s->insecure);
+	if (f->no_process_sandbox) add_row(ms, &bound_proc, f, s->insecure);
 	for (size_t i = 0; i < array_len(base_mounts); i++) {
 		const char *dest = base_mounts[i].dest;
 		if (f->no_process_sandbox && is_below(dest, "/proc")) continue;
 		if (f->rootless && is_below(dest, "/sys")) continue;
-		add_row(ms, &base_mounts[i], s->insecure);
+		add_row(ms, &base_mounts[i], f, s->insecure);
 	}
 	add_file(ms, "/etc/resolv.conf", b->resolv_path);
 	add_file(ms, "/etc/hosts", b->hosts_path);
-	if (!f->rootless) add_row(ms, &cgroup_mount, s->insecure);
+	if (!f->rootless) add_row(ms, &cgroup_mount, f, s->insecure);
 	for (size_t i = 0; i < s->n_mounts; i++) {
 		const struct run_mount *rm = &s->mounts[i];
 		_cleanup_free_ char *dest =

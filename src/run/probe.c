@@ -205,17 +205,19 @@ static void set_runtime(struct run_facts *f, const char *state_dir, const char *
 
 int probe_runtime(struct run_facts *f, const char *state_dir, const char *wanted, struct err *e)
 {
-	const char *candidates[] = {"crun", "buildkit-runc", "runc"};
-	size_t n = array_len(candidates);
+	const char *candidates[] = {"crun", "buildkit-runc", "runc", "crun"};
+	const char *const *c = candidates;
+	size_t n = array_len(candidates) - 1;
 	_cleanup_free_ char *rootfs = NULL;
 	_cleanup_buf_ struct buf reasons = BUF_INIT;
-	if (wanted) candidates[0] = wanted, n = 1;
+	if (f->no_process_sandbox) c++; /* crun does not end before what a step left in the background does */
+	if (wanted) candidates[0] = wanted, c = candidates, n = 1;
 	if (make_rootfs(state_dir, &rootfs, e) < 0) return -1;
 	for (size_t i = 0; i < n; i++) {
-		_cleanup_free_ char *path = child_find(candidates[i]);
+		_cleanup_free_ char *path = child_find(c[i]);
 		_cleanup_err_ struct err why = ERR_INIT;
 		if (!path) {
-			buf_addf(&reasons, "%s%s: not found", reasons.n ? "; " : "", candidates[i]);
+			buf_addf(&reasons, "%s%s: not found", reasons.n ? "; " : "", c[i]);
 			continue;
 		}
 		set_runtime(f, state_dir, path);
@@ -224,7 +226,11 @@ int probe_runtime(struct run_facts *f, const char *state_dir, const char *wanted
 		log_debug("runtime %s does not work: %s", path, why.msg);
 		buf_addf(&reasons, "%s%s: %s", reasons.n ? "; " : "", path, why.msg);
 	}
-	return err_set(e, CODE_FAILED_PRECONDITION, "no OCI runtime works here (%s)", buf_str(&reasons));
+	bool proc = f->userns && !f->no_process_sandbox && strstr(buf_str(&reasons), "proc") &&
+		    strstr(buf_str(&reasons), "not permitted");
+	return err_set(e, CODE_FAILED_PRECONDITION, "no OCI runtime works here (%s)%s", buf_str(&reasons),
+		       proc ? "; in a container that may not mount /proc, start the daemon with --oci-worker-no-process-sandbox"
+			    : "");
 }
 
 /* ---- after a kill ---- */
