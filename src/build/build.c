@@ -2,6 +2,7 @@
  * makes a result; a definition in the request is a result at once. SOLVE: every reference is evaluated. SHIP: exporters. */
 #include "build/bridge.h"
 #include "build/platforms.h"
+#include "build/devices.h"
 #include "build/provenance.h"
 #include "build/share.h"
 #include "policy/policy.h"
@@ -332,7 +333,7 @@ static int check_entitlements(const struct policy *c, const Control__SolveReques
 		if (!known) return err_set(e, CODE_UNKNOWN, "unknown entitlement %s", x);
 		if (!ok) return err_set(e, CODE_UNKNOWN, "granting entitlement %s is not allowed by build daemon configuration", x);
 	}
-	return 0;
+	return devices_check(req, e);
 }
 
 static int check_version(int64_t v, struct err *e)

@@ -51,11 +51,15 @@ void engine_free(struct engine *g)
 size_t engine_running(const struct engine *g)
 {
 	size_t n = 0;
-	for (const struct list *i = g->builds.next; i != &g->builds; i = i->next) n += container_of(i, struct build, all)->state != BUILD_DONE;
+	for (const struct list *i = g->builds.next; i != &g->builds; i = i->next)
+		n += container_of(i, struct build, all)->state != BUILD_DONE;
 	return n;
 }
 
-static bool running_now(const struct prog_event *ev) { return ev->type == PROG_VERTEX && ev->vertex.started.tv_sec && !ev->vertex.completed.tv_sec; }
+static bool running_now(const struct prog_event *ev)
+{
+	return ev->type == PROG_VERTEX && ev->vertex.started.tv_sec && !ev->vertex.completed.tv_sec;
+}
 
 static void describe_steps(const struct build *b, int64_t now_s, struct buf *out)
 {
@@ -64,14 +68,16 @@ static void describe_steps(const struct build *b, int64_t now_s, struct buf *out
 		size_t i = (size_t)(uintptr_t)it->value;
 		const struct prog_event *ev = i && i <= b->events.n ? b->events.v[i - 1] : NULL;
 		if (!ev || !running_now(ev) || strcmp(ev->vertex.digest, it->key)) continue;
-		_cleanup_free_ char *name = go_quote(ev->vertex.name ? ev->vertex.name : "", ev->vertex.name ? strlen(ev->vertex.name) : 0);
+		_cleanup_free_ char *name =
+			go_quote(ev->vertex.name ? ev->vertex.name : "", ev->vertex.name ? strlen(ev->vertex.name) : 0);
 		buf_addf(out, "  %llds %s\n", (long long)(now_s - ev->vertex.started.tv_sec), name);
 	}
 }
 
 void engine_describe(struct engine *g, struct buf *out)
 {
-	static const char *const states[] = {[BUILD_FRONT] = "frontend", [BUILD_SOLVE] = "solve", [BUILD_SHIP] = "export", [BUILD_SAVE] = "save"};
+	static const char *const states[] = {
+		[BUILD_FRONT] = "frontend", [BUILD_SOLVE] = "solve", [BUILD_SHIP] = "export", [BUILD_SAVE] = "save"};
 	int64_t now_s = time_now().tv_sec;
 	buf_addf(out, "%zu builds run\n", engine_running(g));
 	LIST_EACH(&g->builds, struct build, b, all)
@@ -123,7 +129,8 @@ static void wait_answer(void *arg)
 	wait_free(w);
 }
 
-struct build_wait *build_bridge_wait(struct engine *g, const char *ref, void (*done)(void *arg, struct bridge *b, const struct err *e), void *arg)
+struct build_wait *build_bridge_wait(struct engine *g, const char *ref,
+				     void (*done)(void *arg, struct bridge *b, const struct err *e), void *arg)
 {
 	struct build_wait *w = xnew(struct build_wait);
 	struct build *b = engine_find(g, ref);
@@ -187,6 +194,29 @@ static Types__GCPolicy *gc_policy(struct arena *a, const struct engine_gc_rule *
 	return m;
 }
 
+static void add_devices(struct cdi *c, struct arena *a, Types__WorkerRecord *w)
+{
+	cdi_look(c);
+	w->cdidevices = arena_alloc(a, (cdi_count(c) + 1) * sizeof *w->cdidevices);
+	for (size_t i = 0; i < cdi_count(c); i++) {
+		const struct cdi_device *d = cdi_at(c, i);
+		Types__CDIDevice *m = arena_new_of(a, Types__CDIDevice);
+		types__cdidevice__init(m);
+		m->name = arena_strdup(a, d->name);
+		m->autoallow = d->auto_allow;
+		m->annotations = arena_alloc(a, (d->annotations.n + 1) * sizeof *m->annotations);
+		for (size_t k = 0; k < d->annotations.n; k++) {
+			const char *kv = d->annotations.v[k], *eq = strchr(kv, '=');
+			Types__CDIDevice__AnnotationsEntry *x = arena_new_of(a, Types__CDIDevice__AnnotationsEntry);
+			types__cdidevice__annotations_entry__init(x);
+			x->key = arena_strndup(a, kv, (size_t)(eq - kv));
+			x->value = arena_strdup(a, eq + 1);
+			m->annotations[m->n_annotations++] = x;
+		}
+		w->cdidevices[w->n_cdidevices++] = m;
+	}
+}
+
 Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief)
 {
 	const struct engine_conf *c = &g->conf;
@@ -198,6 +228,7 @@ Types__WorkerRecord *engine_worker(struct engine *g, struct arena *a, bool brief
 	w->platforms = arena_alloc(a, sizeof *w->platforms * c->n_platforms);
 	for (size_t i = 0; i < c->n_platforms; i++) w->platforms[w->n_platforms++] = llb_platform(a, &c->platforms[i]);
 	if (!brief) w->buildkitversion = version(c, a);
+	if (!brief) add_devices(c->env->cdi, a, w);
 	size_t n_gc = 0;
 	while (gc_rule(g->gc, n_gc)) n_gc++;
 	w->gcpolicy = arena_alloc(a, sizeof *w->gcpolicy * n_gc);

@@ -1,6 +1,7 @@
 /* Lazy references: loaded into the solver when somebody needs the result, then held as long as a frontend or the build may
  * name them. */
 #include "build/source_policy.h"
+#include "build/devices.h"
 #include "build/provenance.h"
 
 #include <stdio.h>
@@ -46,7 +47,8 @@ void ref_drop(struct ref *r)
 
 /* ---- loading ---- */
 
-static int check_entitlements(const struct engine_conf *conf, const struct build *b, const Pb__Op *op, struct err *e)
+static int check_entitlements(const struct engine_conf *conf, const struct build *b, const Pb__Op *op, struct arena *a,
+			      struct err *e)
 {
 	if (op->op_case != PB__OP__OP_EXEC) return 0;
 	const Pb__ExecOp *x = op->exec;
@@ -57,10 +59,11 @@ static int check_entitlements(const struct engine_conf *conf, const struct build
 	}
 	if (x->security != PB__SECURITY_MODE__SANDBOX && x->security != PB__SECURITY_MODE__INSECURE)
 		return err_set(e, CODE_UNKNOWN, "failed to load LLB: invalid security mode %d", (int)x->security);
-	if (x->network == PB__NET_MODE__HOST && !host) return err_set(e, CODE_UNKNOWN, "failed to load LLB: network.host is not allowed");
+	if (x->network == PB__NET_MODE__HOST && !host)
+		return err_set(e, CODE_UNKNOWN, "failed to load LLB: network.host is not allowed");
 	if (x->security == PB__SECURITY_MODE__INSECURE && !insecure)
 		return err_set(e, CODE_UNKNOWN, "failed to load LLB: security.insecure is not allowed");
-	return 0;
+	return devices_allow(conf->env->cdi, b->pb, op->exec, a, e);
 }
 
 static int add_nodes(struct ref *r, struct err *e)
@@ -71,7 +74,7 @@ static int add_nodes(struct ref *r, struct err *e)
 	struct solve_node **nodes = xcalloc(g->n_nodes, sizeof *nodes);
 	int rc = 0;
 	for (size_t i = 0; i < g->n_nodes && rc == 0; i++)
-		rc = check_entitlements(&b->engine->conf, b, g->nodes[i].op, e);
+		rc = check_entitlements(&b->engine->conf, b, g->nodes[i].op, g->arena, e);
 	for (size_t i = 0; i < g->n_nodes && rc == 0; i++) {
 		const struct llb_node *n = &g->nodes[i];
 		struct solve_vertex v = {.digest = n->digest, .name = n->name, .ignore_cache = llb_node_ignore_cache(n)};
@@ -81,7 +84,8 @@ static int add_nodes(struct ref *r, struct err *e)
 			v.inputs[k].node = nodes[n->inputs[k].node];
 			v.inputs[k].output = (size_t)n->inputs[k].output;
 			if (v.inputs[k].output >= max_of(llb_op_outputs(g->nodes[n->inputs[k].node].op), (size_t)1))
-				rc = err_set(e, CODE_UNKNOWN, "failed to load LLB: invalid input %zu of %s: output index %zu", k, n->name, v.inputs[k].output);
+				rc = err_set(e, CODE_UNKNOWN, "failed to load LLB: invalid input %zu of %s: output index %zu",
+					     k, n->name, v.inputs[k].output);
 		}
 		if (n->meta && n->meta->progress_group) {
 			v.group_id = n->meta->progress_group->id;
@@ -97,7 +101,9 @@ static int add_nodes(struct ref *r, struct err *e)
 		r->node = nodes[g->root.node];
 		r->output = (size_t)g->root.output;
 		if (r->output >= max_of(llb_op_outputs(g->nodes[g->root.node].op), (size_t)1))
-			rc = err_set(e, CODE_UNKNOWN, "failed to load LLB: the result names output %zu, which its vertex does not have", r->output);
+			rc = err_set(e, CODE_UNKNOWN,
+				     "failed to load LLB: the result names output %zu, which its vertex does not have",
+				     r->output);
 	}
 	free(r->nodes);
 	r->nodes = nodes;
@@ -108,7 +114,8 @@ static int decode(struct ref *r, struct err *e)
 {
 	struct arena *a = arena_new(0);
 	struct llb_graph *g = NULL;
-	struct llb_load opt = {.default_platform = &r->build->engine->conf.platforms[0], .proxy_network = r->build->pb->proxynetwork};
+	struct llb_load opt = {.default_platform = &r->build->engine->conf.platforms[0],
+			       .proxy_network = r->build->pb->proxynetwork};
 	const Pb__Definition *def = wire_unpack_as(Pb__Definition, pb__definition, r->def, r->def_len, a, e);
 	if (!def || llb_graph_load(def, a, &opt, &g, e) < 0) {
 		arena_free(a);

@@ -203,6 +203,8 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	d->env.snaps = d->snaps;
 	d->env.blobs = d->blobs;
 	d->env.run = d->run;
+	if (conf->cdi.disabled != CONF_TRUE)
+		d->env.cdi = cdi_new(conf->cdi.spec_dirs.v, conf->cdi.spec_dirs.n, conf->cdi.auto_allowed.v, conf->cdi.auto_allowed.n);
 	d->env.sessions = d->sessions;
 	d->env.reg_pools = &d->pools;
 	d->env.dir = d->dir;

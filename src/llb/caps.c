@@ -12,7 +12,7 @@ const struct llb_cap llb_caps[] = {
 	{"diffop", true, false},
 	{"exec.cgroup", true, false},
 	{"exec.meta.base", true, false},
-	{"exec.meta.cdi", false, false},
+	{"exec.meta.cdi", true, false},
 	{"exec.meta.cgroup.parent", true, false},
 	{"exec.meta.linux.resources", true, false},
 	{"exec.meta.network", true, false},

@@ -1,5 +1,6 @@
 /* RUN: mounts up, container, mounts down, outputs committed. */
 #include "ops/exec.h"
+#include "ops/devices.h"
 #include "ops/internal.h"
 #include "ops/steplog.h"
 #include "run/platforms.h"
@@ -67,7 +68,8 @@ static char *platform_hint(const Pb__Platform *platform)
 	llb_platform_get(platform, &p);
 	_cleanup_free_ char *name = spec_platform_format(&p), *hint = NULL;
 	if (!run_platforms_offer(&p))
-		hint = xasprintf(" (no %s programs run on this machine: binfmt_misc has no emulator with flag F for them)", name);
+		hint = xasprintf(" (no %s programs run on this machine: binfmt_misc has no emulator with flag F for them)",
+				 name);
 	spec_platform_fini(&p);
 	return hint ? take_ptr(hint) : xstrdup("");
 }
@@ -158,7 +160,9 @@ static void run_stderr(void *user, const void *p, size_t n) { ops_steplog_write(
 
 static enum run_net net_of(const Pb__ExecOp *op)
 {
-	return op->network == PB__NET_MODE__HOST ? RUN_NET_HOST : op->network == PB__NET_MODE__NONE ? RUN_NET_NONE : RUN_NET_DEFAULT;
+	return op->network == PB__NET_MODE__HOST   ? RUN_NET_HOST
+	       : op->network == PB__NET_MODE__NONE ? RUN_NET_NONE
+						   : RUN_NET_DEFAULT;
 }
 
 static int start_run(struct exec_op *x, struct err *e)
@@ -167,11 +171,14 @@ static int start_run(struct exec_op *x, struct err *e)
 	const Pb__ExecOp *op = x->o.llb->op->exec;
 	const Pb__Meta *meta = op->meta;
 	_cleanup_strvec_ struct strvec env = {0}, args = {0};
+	_cleanup_(ops_devices_fini) struct ops_devices devices = {0};
 	ops_exec_env(meta, ops_mounts_secret_env(x->mounts), &env);
+	if (ops_devices_get(x->o.env->cdi, op->cdidevices, op->n_cdidevices, &env, &devices, e) < 0) return -1;
 	strvec_copy(&args, (char *const *)meta->args, meta->n_args);
 	struct run_host *hosts = xcalloc(meta->n_extrahosts, sizeof *hosts);
 	struct run_ulimit *limits = xcalloc(meta->n_ulimit, sizeof *limits);
-	for (size_t i = 0; i < meta->n_extrahosts; i++) hosts[i] = (struct run_host){meta->extrahosts[i]->host, meta->extrahosts[i]->ip};
+	for (size_t i = 0; i < meta->n_extrahosts; i++)
+		hosts[i] = (struct run_host){meta->extrahosts[i]->host, meta->extrahosts[i]->ip};
 	for (size_t i = 0; i < meta->n_ulimit; i++)
 		limits[i] = (struct run_ulimit){meta->ulimit[i]->name, meta->ulimit[i]->soft, meta->ulimit[i]->hard};
 	const char *sessions[OPS_SESSIONS_MAX];
@@ -186,6 +193,7 @@ static int start_run(struct exec_op *x, struct err *e)
 	spec.user = meta->user;
 	spec.hostname = str_empty(meta->hostname) ? NULL : meta->hostname;
 	spec.mounts = ops_mounts_list(x->mounts, &spec.n_mounts);
+	ops_devices_use(&devices, &spec);
 	spec.net = net_of(op);
 	spec.insecure = op->security == PB__SECURITY_MODE__INSECURE;
 	spec.remove_stubs_recursive = meta->removemountstubsrecursive;
@@ -198,7 +206,11 @@ static int start_run(struct exec_op *x, struct err *e)
 	spec.cgroup_parent = str_empty(meta->cgroupparent) ? NULL : meta->cgroupparent;
 	const Pb__LinuxResources *res = x->o.llb->meta ? x->o.llb->meta->linux_resources : NULL;
 	if (res)
-		spec.res = (struct run_resources){res->memory, res->memoryswap, res->cpushares, res->cpuquota, res->cpuperiod,
+		spec.res = (struct run_resources){res->memory,
+						  res->memoryswap,
+						  res->cpushares,
+						  res->cpuquota,
+						  res->cpuperiod,
 						  str_empty(res->cpusetcpus) ? NULL : res->cpusetcpus,
 						  str_empty(res->cpusetmems) ? NULL : res->cpusetmems};
 	int r = run_start(x->o.env->run, &spec, &ops, x, &x->run, e);
@@ -273,7 +285,13 @@ static void cancel(void *op, struct solve_node *n)
 }
 
 const struct ops_kind ops_exec_kind = {
-	.vt = {.kind = "exec", .map = ops_map_by_keys, .content = ops_content, .exec = exec, .cancel = cancel, .free = op_free, .debris = debris,
+	.vt = {.kind = "exec",
+	       .map = ops_map_by_keys,
+	       .content = ops_content,
+	       .exec = exec,
+	       .cancel = cancel,
+	       .free = op_free,
+	       .debris = debris,
 	       .takes_slot = true},
 	.size = sizeof(struct exec_op),
 };

@@ -9,6 +9,7 @@
  *  3. Whoever reads an input's bytes fills it first (ops_fill): layers of pulled images are unpacked when needed.
  *  4. What needs the client asks any live session of the builds that want the step. */
 #include "blob/blob.h"
+#include "cdi/cdi.h"
 #include "llb/llb.h"
 #include "loop/loop.h"
 #include "reg/reg.h"
@@ -39,6 +40,7 @@ struct ops_env {
 	struct snap_store *snaps;
 	struct blob_store *blobs;
 	struct run_engine *run;
+	struct cdi *cdi; /* devices for steps; NULL: CDI is off */
 	struct sess_manager *sessions;
 	struct reg_client *reg;
 	struct reg_config *reg_config; /* for builds that start now; what a build uses: ops_settings */

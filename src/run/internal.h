@@ -61,6 +61,8 @@ struct oci_process {
 	const char *traceparent; /* with trace */
 	const struct run_ulimit *ulimits;
 	size_t n_ulimits;
+	const uint32_t *gids; /* further groups */
+	size_t n_gids;
 };
 struct oci_box {
 	const struct run_spec *spec;

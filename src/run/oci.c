@@ -81,7 +81,7 @@ static void put_caps(struct json_w *w, const struct run_facts *f, bool insecure)
 	json_obj_end(w);
 }
 
-static void put_user(struct json_w *w, const struct run_user *u)
+static void put_user(struct json_w *w, const struct run_user *u, const uint32_t *gids, size_t n_gids)
 {
 	bool has = false;
 	json_key(w, "user");
@@ -93,6 +93,7 @@ static void put_user(struct json_w *w, const struct run_user *u)
 	json_arr(w);
 	if (!has) json_int(w, u->gid);
 	for (size_t i = 0; i < u->n_groups; i++) json_int(w, u->groups[i]);
+	for (size_t i = 0; i < n_gids; i++) json_int(w, gids[i]);
 	json_arr_end(w);
 	json_obj_end(w);
 }
@@ -134,7 +135,7 @@ static void put_process(struct json_w *w, const struct run_facts *f, const struc
 {
 	json_obj(w);
 	if (p->tty) json_kbool(w, "terminal", true);
-	put_user(w, p->user);
+	put_user(w, p->user, p->gids, p->n_gids);
 	put_strs(w, "args", p->args);
 	put_env(w, p->env, p->trace, p->traceparent);
 	json_kstr(w, "cwd", str_empty(p->cwd) ? "/" : p->cwd);
@@ -285,6 +286,42 @@ static void put_device(struct json_w *w, const char *path, char type, unsigned m
 	json_obj_end(w);
 }
 
+/* What the caller left open is as on the host. */
+static int device_facts(const struct run_device *d, struct run_device *ret, struct err *e)
+{
+	const char *host = d->host_path ? d->host_path : d->path;
+	struct stat st;
+	*ret = *d;
+	if (d->type && (d->type == 'p' || d->major || d->minor)) return 0;
+	if (stat(host, &st) < 0 || !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) || S_ISFIFO(st.st_mode)))
+		return err_set(e, CODE_INVALID_ARGUMENT, "%s is no device of this machine", host);
+	char is = S_ISCHR(st.st_mode) ? 'c' : S_ISBLK(st.st_mode) ? 'b' : 'p';
+	if (d->type && d->type != is && !(d->type == 'u' && is == 'c'))
+		return err_set(e, CODE_INVALID_ARGUMENT, "%s is a device of type %c and not %c", host, is, d->type);
+	ret->type = d->type ? d->type : is;
+	if (is != 'p') {
+		ret->major = major(st.st_rdev);
+		ret->minor = minor(st.st_rdev);
+	}
+	if (d->mode < 0) ret->mode = st.st_mode & 07777;
+	return 0;
+}
+
+static void put_given_device(struct json_w *w, const struct run_device *d, const struct run_user *u)
+{
+	json_obj(w);
+	json_kstr(w, "path", d->path);
+	json_kstr(w, "type", (char[]){d->type, 0});
+	if (d->type != 'p') {
+		json_kint(w, "major", d->major);
+		json_kint(w, "minor", d->minor);
+	}
+	if (d->mode >= 0) json_kint(w, "fileMode", d->mode);
+	json_kint(w, "uid", d->uid >= 0 ? d->uid : u->uid);
+	json_kint(w, "gid", d->gid >= 0 ? d->gid : u->gid);
+	json_obj_end(w);
+}
+
 static int free_loop_device(void)
 {
 	_cleanup_close_ int fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
@@ -292,8 +329,9 @@ static int free_loop_device(void)
 	return n < 0 ? 0 : min_of(n, 1024);
 }
 
-static int put_devices(struct json_w *w, const struct run_facts *f, const struct run_spec *s, struct err *e)
+static int put_devices(struct json_w *w, const struct run_facts *f, const struct oci_box *b, struct err *e)
 {
+	const struct run_spec *s = b->spec;
 	bool all = s->insecure && !f->userns;
 	if (!all && !s->n_devices) return 0;
 	json_key(w, "devices");
@@ -306,26 +344,24 @@ static int put_devices(struct json_w *w, const struct run_facts *f, const struct
 		put_device(w, path, 'b', 7, (unsigned)i);
 	}
 	for (size_t i = 0; i < s->n_devices; i++) {
-		struct stat st;
-		const char *p = s->devices[i].path;
-		if (stat(p, &st) < 0 || !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)))
-			return err_set(e, CODE_INVALID_ARGUMENT, "%s is no device of this machine", p);
-		put_device(w, p, S_ISCHR(st.st_mode) ? 'c' : 'b', major(st.st_rdev), minor(st.st_rdev));
+		struct run_device d;
+		if (device_facts(&s->devices[i], &d, e) < 0) return -1;
+		put_given_device(w, &d, b->user);
 	}
 	json_arr_end(w);
 	return 0;
 }
 
-static void put_device_rule(struct json_w *w, bool allow, const char *type, const struct stat *st)
+static void put_device_rule(struct json_w *w, bool allow, const char *type, const struct run_device *d)
 {
 	json_obj(w);
 	json_kbool(w, "allow", allow);
 	json_kstr_omit(w, "type", type);
-	if (st) {
-		json_kint(w, "major", major(st->st_rdev));
-		json_kint(w, "minor", minor(st->st_rdev));
+	if (d) {
+		json_kint(w, "major", d->major);
+		json_kint(w, "minor", d->minor);
 	}
-	json_kstr(w, "access", "rwm");
+	json_kstr(w, "access", d && d->access ? d->access : "rwm");
 	json_obj_end(w);
 }
 
@@ -343,8 +379,9 @@ static void put_resources(struct json_w *w, const struct run_spec *s)
 		put_device_rule(w, false, NULL, NULL);
 	}
 	for (size_t i = 0; i < s->n_devices; i++) {
-		struct stat st;
-		if (stat(s->devices[i].path, &st) == 0) put_device_rule(w, true, S_ISCHR(st.st_mode) ? "c" : "b", &st);
+		struct run_device d;
+		if (device_facts(&s->devices[i], &d, NULL) == 0 && d.type != 'p')
+			put_device_rule(w, true, d.type == 'b' ? "b" : "c", &d);
 	}
 	json_arr_end(w);
 	if (r->memory_bytes || r->memory_swap_bytes) {
@@ -407,7 +444,7 @@ static int put_linux(struct json_w *w, const struct run_facts *f, const struct o
 		json_kstr_omit(w, "cgroupsPath", b->cgroups_path);
 	}
 	put_namespaces(w, f, b);
-	if (put_devices(w, f, b->spec, e) < 0) return -1;
+	if (put_devices(w, f, b, e) < 0) return -1;
 	if (!insecure) {
 		if (f->seccomp) {
 			json_key(w, "seccomp");
@@ -418,6 +455,38 @@ static int put_linux(struct json_w *w, const struct run_facts *f, const struct o
 	}
 	json_obj_end(w);
 	return 0;
+}
+
+static void put_hook(struct json_w *w, const struct run_hook *h)
+{
+	json_obj(w);
+	json_kstr(w, "path", h->path);
+	if (h->args && h->args[0]) put_strs(w, "args", h->args);
+	if (h->env && h->env[0]) put_strs(w, "env", h->env);
+	json_kint_omit(w, "timeout", h->timeout_s);
+	json_obj_end(w);
+}
+
+static void put_hooks(struct json_w *w, const struct run_spec *s)
+{
+	static const char *const kinds[] = {"prestart",       "createRuntime", "createContainer",
+					    "startContainer", "poststart",     "poststop"};
+	if (!s->n_hooks) return;
+	json_key(w, "hooks");
+	json_obj(w);
+	for (size_t k = 0; k < array_len(kinds); k++) {
+		size_t n = 0;
+		for (size_t i = 0; i < s->n_hooks; i++) {
+			if (strcmp(s->hooks[i].kind, kinds[k]) != 0) continue;
+			if (!n++) {
+				json_key(w, kinds[k]);
+				json_arr(w);
+			}
+			put_hook(w, &s->hooks[i]);
+		}
+		if (n) json_arr_end(w);
+	}
+	json_obj_end(w);
 }
 
 int oci_config(const struct run_facts *f, const struct oci_box *b, struct buf *out, struct err *e)
@@ -437,7 +506,9 @@ int oci_config(const struct run_facts *f, const struct oci_box *b, struct buf *o
 					  .trace = b->trace,
 					  .traceparent = s->traceparent,
 					  .ulimits = s->ulimits,
-					  .n_ulimits = s->n_ulimits});
+					  .n_ulimits = s->n_ulimits,
+					  .gids = s->gids,
+					  .n_gids = s->n_gids});
 	json_key(&w, "root");
 	json_obj(&w);
 	json_kstr(&w, "path", s->rootfs);
@@ -451,6 +522,7 @@ int oci_config(const struct run_facts *f, const struct oci_box *b, struct buf *o
 		json_kstr(&w, "run.oci.seccomp_bpf_data", f->bpf);
 		json_obj_end(&w);
 	}
+	put_hooks(&w, s);
 	if (put_linux(&w, f, b, e) < 0) return -1;
 	json_obj_end(&w);
 	return 0;

@@ -82,8 +82,25 @@ static void copy_lists(struct arena *a, struct run_spec *d, const struct run_spe
 	}
 	d->ulimits = u;
 	struct run_device *dev = arena_alloc(a, (s->n_devices + 1) * sizeof *dev);
-	for (size_t i = 0; i < s->n_devices; i++) dev[i].path = arena_strdup(a, s->devices[i].path);
+	for (size_t i = 0; i < s->n_devices; i++) {
+		dev[i] = s->devices[i];
+		dev[i].path = arena_strdup(a, s->devices[i].path);
+		dev[i].host_path = copy_str(a, s->devices[i].host_path);
+		dev[i].access = copy_str(a, s->devices[i].access);
+	}
 	d->devices = dev;
+	struct run_hook *hook = arena_alloc(a, (s->n_hooks + 1) * sizeof *hook);
+	for (size_t i = 0; i < s->n_hooks; i++) {
+		hook[i] = (struct run_hook){.kind = arena_strdup(a, s->hooks[i].kind),
+					    .path = arena_strdup(a, s->hooks[i].path),
+					    .args = copy_strs(a, s->hooks[i].args, SIZE_MAX),
+					    .env = copy_strs(a, s->hooks[i].env, SIZE_MAX),
+					    .timeout_s = s->hooks[i].timeout_s};
+	}
+	d->hooks = hook;
+	uint32_t *gids = arena_alloc(a, (s->n_gids + 1) * sizeof *gids);
+	for (size_t i = 0; i < s->n_gids; i++) gids[i] = s->gids[i];
+	d->gids = gids;
 }
 
 static void copy_spec(struct arena *a, struct run_spec *d, const struct run_spec *s)

@@ -71,10 +71,21 @@ struct run_host {
 struct run_ulimit {
 	const char *name;
 	int64_t soft, hard;
-}; /* name as "nofile" */
-struct run_device {
-	const char *path;
-};                                               /* a host device node with rwm access */
+};                                    /* name as "nofile" */
+struct run_device {                   /* a device node */
+	const char *path, *host_path; /* host_path NULL: the same */
+	char type;                    /* 'b', 'c', 'u', 'p'; 0: what host_path is */
+	int64_t major, minor;         /* both 0: those of host_path; not with type 'p' */
+	int64_t mode, uid, gid;       /* -1: mode as on the host, 0:0 */
+	const char *access;           /* NULL: "rwm" */
+};
+#define RUN_DEVICE_INIT ((struct run_device){.mode = -1, .uid = -1, .gid = -1})
+struct run_hook {                       /* of the runtime specification */
+	const char *kind;               /* "prestart", "createRuntime", ... */
+	const char *path;               /* absolute, on the host */
+	char *const *args, *const *env; /* NULL-terminated; NULL: none */
+	int64_t timeout_s;              /* 0: none */
+};
 struct run_resources {                           /* zero: not set */
 	int64_t memory_bytes, memory_swap_bytes; /* swap -1: unlimited */
 	uint64_t cpu_shares;
@@ -106,6 +117,10 @@ struct run_spec {           /* plain values, copied by run_start */
 	size_t n_ulimits;
 	const struct run_device *devices;
 	size_t n_devices;
+	const struct run_hook *hooks;
+	size_t n_hooks;
+	const uint32_t *gids; /* further groups of the process */
+	size_t n_gids;
 	const char *cgroup_parent; /* NULL: the engine's */
 	struct run_dns *dns;       /* NULL: the engine's */
 	struct run_resources res;
