@@ -508,7 +508,7 @@ int subrequest_run(struct front *f, const char *name, struct err *e)
 	struct json_w w = JSON_W(&b);
 	for (const struct request *r = requests; r->name; r++)
 		if (strcmp(r->name, name) == 0) return r->run(f, e);
-	err_set(e, CODE_UNIMPLEMENTED, "unsupported request %s", name);
+	err_set(e, CODE_UNKNOWN, "unsupported request %s", name);
 	json_obj(&w);
 	json_kstr_omit(&w, "name", name);
 	json_obj_end(&w);

@@ -35,7 +35,7 @@ static void answer(struct content *c)
 	c->work.error = ERR_INIT;
 	char digest[DIGEST_STR];
 	memcpy(digest, c->work.digest, sizeof digest);
-	if (err_is_set(&e)) err_wrap(&e, "failed to compute cache key: failed to calculate checksum of ref %s", c->snap ? c->snap->uid : "");
+	if (err_is_set(&e)) err_wrap(&e, "failed to calculate checksum of ref %s", c->snap ? c->snap->uid : "");
 	content_free(c);
 	solve_content_done(n, input, digest, &e);
 }
@@ -72,7 +72,7 @@ static void filled(void *arg, const struct err *e)
 static void show_fill(void *arg, const struct prog_status *s)
 {
 	struct content *c = arg;
-	solve_status(c->node, s);
+	ops_pull_status(c->node, s);
 }
 
 void ops_content(void *op, struct solve_node *n, size_t input)

@@ -235,7 +235,7 @@ static void mounted(void *arg, const struct err *e)
 	ops_mounts_finish(x->mounts, OPS_DROP, downed, x);
 }
 
-static void show(void *arg, const struct prog_status *s) { solve_status(((struct exec_op *)arg)->node, s); }
+static void show(void *arg, const struct prog_status *s) { ops_pull_status(((struct exec_op *)arg)->node, s); }
 
 static void exec(void *op, struct solve_node *n)
 {

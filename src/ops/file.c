@@ -304,7 +304,7 @@ static void filled(void *arg, const struct err *e)
 	advance(f);
 }
 
-static void show(void *arg, const struct prog_status *s) { solve_status(((struct file_op *)arg)->node, s); }
+static void show(void *arg, const struct prog_status *s) { ops_pull_status(((struct file_op *)arg)->node, s); }
 
 static void exec(void *op, struct solve_node *n)
 {

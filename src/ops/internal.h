@@ -22,6 +22,8 @@ typedef void ops_source_fn(struct ops_env *env, struct ops_graph *g, const struc
 			   struct solve_vertex *ret);
 ops_source_fn ops_image_source, ops_local_source, ops_http_source, ops_git_source, ops_blob_source;
 /* pin.c: the digest that a source resolved to; NULL: not yet. */
+/* A line about a layer that n waits for: shown on the vertex of the image that it is of, where people look for pulls. */
+void ops_pull_status(struct solve_node *n, const struct prog_status *s);
 const char *ops_image_pin(const void *op, const struct ops_layer **ret_layers, size_t *ret_n);
 const char *ops_http_pin(const void *op);
 const char *ops_git_pin(const void *op);

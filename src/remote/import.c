@@ -27,6 +27,7 @@ static void ended(struct remote_import *i)
 	loop_slot_release(&i->slot);
 	remote_place_free(take_ptr(i->place));
 	bool failed = err_is_set(&i->error);
+	if (failed && i->error.code == CODE_NOT_FOUND) err_wrap(&i->error, "failed to configure %s cache importer", i->kind->type);
 	if (failed) cache_graph_free(take_ptr(i->graph));
 	if (i->solver) {
 		solve_remote_ready(i->solver, take_ptr(i->graph));

@@ -427,6 +427,7 @@ static struct tree_index *recover(struct recv *r)
 }
 
 /* ---- the run ---- */
+enum { GOODBYE_BYTES = 2 }; /* of the packet FIN */
 static int on_packet(struct recv *r, struct sess_packet *p, struct err *e)
 {
 	uint32_t none;
@@ -482,6 +483,10 @@ static int part(struct recv *r, struct sess_packet *p, struct err *e)
 	buf_reset(&r->packet);
 	sess_packet_add(&r->packet, SESS_PACKET_FIN, 0, NULL, 0);
 	if (r->io->send(r->io->ctx, r->packet.p, r->packet.n, e) < 0 || r->io->flush(r->io->ctx, e) < 0) return -1;
+	if (r->o->leave) { /* its answer, which nobody waits for, is counted: people know "2B" as the sign of no change */
+		r->st->bytes += GOODBYE_BYTES;
+		if (r->o->bytes) atomic_store(r->o->bytes, r->st->bytes);
+	}
 	while (!r->o->leave) {
 		int got = next_packet(r, p, e);
 		if (got <= 0) return got;

@@ -275,7 +275,7 @@ static void make_documents(struct ship_run *r)
 	*j = (struct image_job){.blobs = r->req.env->blobs, .is_map = r->req.is_map || ship_attests_any(r, !r->opts.attest_inline),
 				.artifact = r->opts.oci_artifact, .attests = r->att_in.v, .n_attests = r->att_in.n, .docker_types = !r->opts.oci_types,
 				.keep_nondist = r->opts.prefer_nondist, .docker_archive = r->opts.kind == SHIP_DOCKER,
-				.by_digest = r->opts.push_by_digest, .cancelled = &r->job.cancelled};
+				.by_digest = r->opts.push_by_digest, .dated = r->opts.kind != SHIP_IMAGE, .cancelled = &r->job.cancelled};
 	bool ok = true;
 	if (r->opts.kind == SHIP_DOCKER && r->req.is_map)
 		ok = err_set(&e, CODE_UNKNOWN, "docker exporter does not currently support exporting manifest lists") >= 0;
@@ -391,10 +391,6 @@ static void push(struct ship_run *r)
 static void deliver(struct ship_run *r)
 {
 	if (r->opts.kind == SHIP_IMAGE) {
-		for (size_t i = 0; i < r->image.names.n; i++) {
-			_cleanup_free_ char *id = xasprintf("naming to %s", r->image.names.v[i]);
-			ship_show(r, id, true);
-		}
 		if (r->opts.push)
 			push(r);
 		else

@@ -201,16 +201,19 @@ static int make(struct image_job *j, struct ship_desc *ret, struct err *e)
 	return r;
 }
 
-/* The annotations of the whole's descriptor: those that were asked for, and the moment of creation where they do not say it. Heap. */
+/* The annotations of the whole's descriptor: those that were asked for, and of an archive the moment of creation. Heap. */
 static struct ship_kv *root_annotations(const struct image_job *j, char *created, size_t *ret_n)
 {
 	const struct ship_kv *own = j->is_map ? j->index_desc_annotations : j->refs[0].desc_annotations;
 	size_t n = j->is_map ? j->n_index_desc_annotations : j->refs[0].n_desc_annotations;
 	struct ship_kv *v = xcalloc(n + 1, sizeof *v);
-	created_text(j, created);
-	v[0] = (struct ship_kv){"org.opencontainers.image.created", created};
-	if (n) memcpy(v + 1, own, n * sizeof *v);
-	*ret_n = n + 1;
+	size_t dated = j->dated;
+	if (dated) {
+		created_text(j, created);
+		v[0] = (struct ship_kv){"org.opencontainers.image.created", created};
+	}
+	if (n) memcpy(v + dated, own, n * sizeof *v);
+	*ret_n = n + dated;
 	return v;
 }
 

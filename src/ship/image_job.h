@@ -47,6 +47,7 @@ struct image_job {
 	struct loop_pipe *pipe; /* opaque here: written by `out` */
 	struct tar_out out;
 	atomic_bool *cancelled;
+	bool dated; /* the whole's descriptor tells the moment of creation: of archives */
 	bool by_digest;
 	/* out */
 	char digest[DIGEST_STR], config_digest[DIGEST_STR];

@@ -318,6 +318,8 @@ void solve_debris_fini(struct solve_debris *d)
 
 /* ---- for operations ---- */
 
+struct solve_node *solve_input_node(const struct solve_node *n, size_t i) { return n->in[i].node; }
+
 struct snap *solve_input(const struct solve_node *n, size_t i)
 {
 	const struct solve_slot *slot = &n->in[i].node->slot[n->in[i].output];

@@ -71,6 +71,7 @@ void solve_exec_done(struct solve_node *n, struct snap **outputs, struct err *e)
 /* ---- nodes, for operations ---- */
 struct snap *solve_input(const struct solve_node *n, size_t i); /* result of input i, borrowed; NULL is scratch */
 size_t solve_input_count(const struct solve_node *n);
+struct solve_node *solve_input_node(const struct solve_node *n, size_t i); /* borrowed */
 const char *solve_node_digest(const struct solve_node *n);
 const char *solve_node_name(const struct solve_node *n);
 struct solver *solve_node_solver(const struct solve_node *n);

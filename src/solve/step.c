@@ -550,6 +550,7 @@ void solve_content_done(struct solve_node *n, size_t i, const char *digest, stru
 	} else if (e && err_is_set(e)) {
 		n->in[i].content = SOLVE_FAILED;
 		solve_show_vertex(n, true, true, e->msg);
+		err_wrap(e, "failed to compute cache key");
 		solve_fail(n, e);
 		err_fini(e);
 	} else {
