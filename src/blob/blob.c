@@ -134,7 +134,7 @@ int blob_list(const struct blob_store *s,
 	return r < 0 ? -1 : 0;
 }
 
-int blob_put(struct blob_store *s, const void *p, size_t n, char out_digest[DIGEST_STR], struct err *e)
+static int put(struct blob_store *s, const void *p, size_t n, bool unsynced, char out_digest[DIGEST_STR], struct err *e)
 {
 	char digest[DIGEST_STR];
 	digest_str_of(p, n, digest);
@@ -144,10 +144,30 @@ int blob_put(struct blob_store *s, const void *p, size_t n, char out_digest[DIGE
 	if (r == 0 || there != (int64_t)n) {
 		_cleanup_blob_ingest_ struct blob_ingest *i = NULL;
 		if (blob_ingest_begin(s, digest, (int64_t)n, &i, e) < 0 || blob_ingest_write(i, p, n, e) < 0) return -1;
+		if (unsynced) blob_ingest_unsynced(i);
 		if (blob_ingest_commit(&i, NULL, NULL, e) < 0) return -1;
 	}
 	if (out_digest) memcpy(out_digest, digest, DIGEST_STR);
 	return 0;
+}
+
+int blob_put(struct blob_store *s, const void *p, size_t n, char out_digest[DIGEST_STR], struct err *e)
+{
+	return put(s, p, n, false, out_digest, e);
+}
+
+int blob_put_unsynced(struct blob_store *s, const void *p, size_t n, char out_digest[DIGEST_STR], struct err *e)
+{
+	return put(s, p, n, true, out_digest, e);
+}
+
+int blob_sync(struct blob_store *s, const char *digest, struct err *e)
+{
+	const char *hex = blob_hex(digest, e);
+	if (!hex) return -1;
+	_cleanup_close_ int fd = openat(s->blobs, hex, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) return errno == ENOENT ? 0 : err_sys(e, errno, "open blob %s", digest);
+	return fdatasync(fd) < 0 ? err_sys(e, errno, "sync blob %s", digest) : 0;
 }
 
 int blob_put_fd(struct blob_store *s, int fd, const char *expected_digest, int64_t expected_bytes, struct err *e)

@@ -2,7 +2,8 @@
 #define BLOB_BLOB_H
 /* Content-addressed store on disk: `<root>/blobs/sha256/<hex>`, temporary files in `<root>/tmp/`.
  *
- *  1. A name under blobs/ holds exactly the bytes it names: written to tmp/, hashed, fsynced, then renamed.
+ *  1. A name under blobs/ holds exactly the bytes it names: written to tmp/, hashed, fsynced, then renamed (blob_put_unsynced
+ * tells the exception).
  *  2. Two ingests of one digest may run at once: the second rename replaces equal bytes.
  *  3. Left-over temporary files of ours are removed when the store is opened: a killed daemon leaves nothing. One daemon a root
  * (the caller locks it).
@@ -36,6 +37,10 @@ int blob_list(const struct blob_store *s,
 	      struct err *e);
 /* The bytes as a blob; out_digest may be NULL. Already there is fine (nothing is written then). */
 int blob_put(struct blob_store *s, const void *p, size_t n, char out_digest[DIGEST_STR], struct err *e);
+/* The same without the wait for the disk. Till blob_sync a power cut (not a kill) may leave a file that is short or empty. */
+int blob_put_unsynced(struct blob_store *s, const void *p, size_t n, char out_digest[DIGEST_STR], struct err *e);
+/* What blob_put_unsynced left out. A missing blob is no error. */
+int blob_sync(struct blob_store *s, const char *digest, struct err *e);
 /* Put a verified copy of a file (reflink where the disk can); size is checked when >= 0. */
 int blob_put_fd(struct blob_store *s, int fd, const char *expected_digest, int64_t expected_bytes, struct err *e);
 
@@ -47,6 +52,8 @@ int blob_ingest_begin(struct blob_store *s, const char *expected_digest, int64_t
 int blob_ingest_write(struct blob_ingest *i, const void *p, size_t n, struct err *e);
 /* Start over from offset 0 (a retried download). */
 int blob_ingest_reset(struct blob_ingest *i, struct err *e);
+/* commit does not wait for the disk: blob_sync is to follow. For what a later blob cannot be built upon (history). */
+void blob_ingest_unsynced(struct blob_ingest *i);
 int64_t blob_ingest_bytes(const struct blob_ingest *i);      /* so far */
 const char *blob_ingest_digest(const struct blob_ingest *i); /* the expected one, NULL */
 /* Verify (DATA_LOSS when digest or size differ), fsync, rename. The ingest is freed in either case; *i is NULL then. */

@@ -311,7 +311,7 @@ static void record_work(struct loop_job *j)
 	for (size_t i = 0; i < r->docs.n; i++) {
 		struct record_doc *d = &r->docs.v[i];
 		struct err e = ERR_INIT;
-		d->ok = blob_put(r->build->engine->conf.env->blobs, d->text.p, d->text.n, d->digest, &e) >= 0;
+		d->ok = blob_put_unsynced(r->build->engine->conf.env->blobs, d->text.p, d->text.n, d->digest, &e) >= 0;
 		if (!d->ok) log_warn("provenance of build %s: %s", r->build->ref, e.msg);
 		err_fini(&e);
 	}
@@ -322,6 +322,7 @@ static void record_done(struct loop_job *j)
 	struct record_job *r = container_of(j, struct record_job, job);
 	for (size_t i = 0; i < r->docs.n; i++) {
 		struct record_doc *d = &r->docs.v[i];
+		if (d->ok) history_unsynced(r->build->engine->history, d->digest);
 		if (d->ok && r->build->record && !r->build->replied)
 			build_record_attest(r->build, d->key, d->digest, (int64_t)d->text.n, "application/vnd.in-toto+json",
 					    "https://slsa.dev/provenance/v1");

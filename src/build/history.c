@@ -5,12 +5,15 @@
  *  2. Updating a record (pinning) sends it again as COMPLETE with its generation raised.
  *  3. A record whose ref somebody listens to is deleted when the last such listener has left; till then it is listed no more.
  *  4. A record goes by itself when it is unpinned, older than max_age and not among the newest max_entries. Looked at each 2
- * min. Source: moby/buildkit solver/llbsolver/history/buildhistory.go; reference 01 §11. */
+ * min.
+ *  5. The blobs of a record are written to the disk for good within SYNC_MS, not before the client is answered: a power cut
+ * within that time may cost them, and most likely the row too (the database does not sync each commit either).
+ * Source: moby/buildkit solver/llbsolver/history/buildhistory.go; reference 01 §11. */
 #include "build/internal.h"
 
 #include <string.h>
 
-enum { GC_FIRST_MS = 1000, GC_EVERY_MS = 120000 };
+enum { GC_FIRST_MS = 1000, GC_EVERY_MS = 120000, SYNC_MS = 500 };
 
 struct history_listener {
 	struct history *history;
@@ -24,7 +27,8 @@ struct history {
 	struct engine *engine;
 	struct list listeners;
 	struct map deleted; /* refs whose deletion waits for their listeners */
-	struct loop_timer gc;
+	struct loop_timer gc, sync;
+	struct strvec unsynced; /* digests */
 };
 
 static struct db *db_of(const struct history *h) { return h->engine->conf.db; }
@@ -194,6 +198,49 @@ static void gc(void *arg)
 
 void history_gc_soon(struct history *h) { loop_timer_start(h->engine->conf.env->loop, &h->gc, GC_FIRST_MS, 0, gc, h); }
 
+/* ---- syncing ---- */
+
+struct sync_job {
+	struct loop_job job;
+	struct blob_store *blobs;
+	struct strvec digests;
+};
+
+static void sync_work(struct loop_job *j)
+{
+	struct sync_job *s = container_of(j, struct sync_job, job);
+	struct err e = ERR_INIT;
+	for (size_t i = 0; i < s->digests.n; i++) {
+		if (blob_sync(s->blobs, s->digests.v[i], &e) < 0) log_warn("history: %s", e.msg);
+		err_fini(&e);
+	}
+}
+
+static void sync_done(struct loop_job *j)
+{
+	struct sync_job *s = container_of(j, struct sync_job, job);
+	strvec_fini(&s->digests);
+	free(s);
+}
+
+static void sync_now(void *arg)
+{
+	struct history *h = arg;
+	struct sync_job *s = xnew(struct sync_job);
+	s->blobs = h->engine->conf.env->blobs;
+	s->digests = h->unsynced;
+	h->unsynced = (struct strvec){0};
+	s->job.work = sync_work;
+	s->job.done = sync_done;
+	loop_job_start(h->engine->conf.env->loop, &s->job, LOOP_DISK);
+}
+
+void history_unsynced(struct history *h, const char *digest)
+{
+	if (!h->unsynced.n) loop_timer_start(h->engine->conf.env->loop, &h->sync, SYNC_MS, 0, sync_now, h);
+	strvec_add(&h->unsynced, digest);
+}
+
 /* ---- the API ---- */
 
 static bool active(const struct build *b) { return b->record && b->state != BUILD_DONE; }
@@ -351,6 +398,8 @@ struct history *history_new(struct engine *g)
 void history_free(struct history *h)
 {
 	loop_timer_stop(&h->gc);
+	loop_timer_stop(&h->sync);
+	strvec_fini(&h->unsynced);
 	map_fini(&h->deleted);
 	free(h);
 }

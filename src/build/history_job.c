@@ -44,6 +44,7 @@ int history_logs_write(struct history_logs *h, struct err *e)
 	_cleanup_blob_ingest_ struct blob_ingest *to = NULL;
 	count(h);
 	if (blob_ingest_begin(h->blobs, NULL, -1, &to, e) < 0) return -1;
+	blob_ingest_unsynced(to);
 	for (size_t at = 0; at < h->n_events;) {
 		size_t n = h->cut(h->events + at, min_of(h->n_events - at, (size_t)EVENTS_MAX));
 		if (write_message(h, at, n, to, e) < 0) return -1;

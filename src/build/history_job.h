@@ -26,6 +26,7 @@ struct history_logs {
 	size_t n_spans;
 	int32_t steps, cached, completed, warnings;
 };
+/* Blobs are put unsynced, as a client waits for them (history_unsynced). */
 /* The blob: uint32 little-endian length and StatusResponse, again and again (reference 01 §7.4). */
 int history_logs_write(struct history_logs *h, struct err *e);
 /* The trace: a span for the build and one for each step that ran, as OpenTelemetry's SpanStub in JSON, one after the other;

@@ -224,7 +224,7 @@ static void save_work(struct loop_job *j)
 {
 	struct save *s = container_of(j, struct save, job);
 	if (history_logs_write(&s->logs, &s->error) < 0 || history_trace_write(&s->logs, &s->error) < 0) return;
-	if (s->status.n) blob_put(s->logs.blobs, s->status.p, s->status.n, s->status_digest, &s->error);
+	if (s->status.n) blob_put_unsynced(s->logs.blobs, s->status.p, s->status.n, s->status_digest, &s->error);
 }
 
 static void fill_in(struct save *s)
@@ -258,6 +258,9 @@ static void save_done(struct loop_job *j)
 	buf_fini(&s->logs.spans);
 	if (history_completed(s->build->engine->history, s->build->record, err_is_set(&s->error) ? NULL : &s->error) < 0)
 		log_error("history of build %s: %s", s->build->ref, s->error.msg);
+	const char *const digests[] = {s->logs.digest, s->logs.trace_digest, s->status_digest};
+	for (size_t i = 0; i < array_len(digests); i++)
+		if (*digests[i]) history_unsynced(s->build->engine->history, digests[i]);
 	s->saved(s->arg, err_is_set(&s->error) ? &s->error : NULL);
 	for (size_t i = 0; i < s->events.n; i++) prog_unref(s->events.v[i]);
 	vec_fini(&s->events);

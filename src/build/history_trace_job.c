@@ -216,5 +216,5 @@ int history_trace_write(struct history_logs *h, struct err *e)
 	write_json(h, &s, &out);
 	if (h->resource) pack_spans(h, &s);
 	h->trace_bytes = (int64_t)out.n;
-	return blob_put(h->blobs, out.p, out.n, h->trace_digest, e);
+	return blob_put_unsynced(h->blobs, out.p, out.n, h->trace_digest, e);
 }

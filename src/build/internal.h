@@ -226,6 +226,7 @@ void history_free(struct history *h);
 void history_gc_soon(struct history *h); /* the limits are others now */
 void history_started(struct history *h, struct build *b);
 int history_completed(struct history *h, const Control__BuildHistoryRecord *rec, struct err *e); /* stored, then told */
+void history_unsynced(struct history *h, const char *digest); /* blob_sync is due */
 int history_blobs(struct history *h, struct map *ret, struct err *e); /* digests of what the records name */
 const Control__BuildHistoryRecord *history_get(struct history *h, const char *ref, struct arena *a, struct err *e); /* NULL: none, or *e */
 /* history_record.c: the record of one build, from its start to its end. Nothing happens for internal builds. */

@@ -25,7 +25,8 @@ void local_job_open(struct local_job *j)
 	const char *index = j->index_from ? j->index_from : j->index_path;
 	if (tree_index_load(AT_FDCWD, index, &j->index, NULL) >= 0) {
 		/* While the sync writes, the file on disk would be wrong after a kill. */
-		unlinkat(AT_FDCWD, j->index_path, 0);
+		if (j->index_from) unlinkat(AT_FDCWD, j->index_path, 0);
+		if (!j->index_from) tree_index_suspend(AT_FDCWD, j->index_path, e);
 		return;
 	}
 	if (empty_directory(j->root, e) < 0) return;

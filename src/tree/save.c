@@ -9,6 +9,7 @@
 #include "tree/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 enum { VERSION = 1, HEAD_BYTES = 10 };
@@ -53,6 +54,25 @@ static void put_entry(struct buf *b, const struct tree_entry *t, const char *bef
 	if (t->has_digest) buf_add(b, t->digest.b, DIGEST_BYTES);
 }
 
+int tree_index_suspend(int dirfd, const char *name, struct err *e)
+{
+	_cleanup_close_ int fd = openat(dirfd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0) return errno == ENOENT ? 0 : err_sys(e, errno, "open index %s", name);
+	return pwrite(fd, "-", 1, 0) == 1 ? 0 : err_sys(e, errno, "write index %s", name);
+}
+
+/* A suspended file that holds these bytes otherwise, as its digest tells, is valid again. */
+static bool resumed(int dirfd, const char *name, const struct buf *b)
+{
+	uint8_t head, tail[DIGEST_BYTES];
+	off_t end = (off_t)(b->n - DIGEST_BYTES);
+	struct stat st;
+	_cleanup_close_ int fd = openat(dirfd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size != (off_t)b->n) return false;
+	if (pread(fd, tail, sizeof tail, end) != sizeof tail || memcmp(tail, b->p + end, sizeof tail) != 0) return false;
+	return pread(fd, &head, 1, 0) == 1 && head == '-' && pwrite(fd, magic, 1, 0) == 1;
+}
+
 int tree_index_save(struct tree_index *x, int dirfd, const char *name, struct err *e)
 {
 	_cleanup_buf_ struct buf b = BUF_MAX(max_bytes);
@@ -65,7 +85,8 @@ int tree_index_save(struct tree_index *x, int dirfd, const char *name, struct er
 	if (b.overflow) return err_set(e, CODE_RESOURCE_EXHAUSTED, "index %s would exceed %zu bytes", name, max_bytes);
 	struct digest d = digest_of(b.p, b.n);
 	buf_add(&b, d.b, sizeof d.b);
-	if (path_write_file(dirfd, name, b.p, b.n, 0600, false, e) < 0) return err_wrap(e, "save index");
+	if (!resumed(dirfd, name, &b) && path_write_file(dirfd, name, b.p, b.n, 0600, false, e) < 0)
+		return err_wrap(e, "save index");
 	x->dirty = false;
 	return 0;
 }

@@ -117,6 +117,9 @@ int tree_index_hash(struct tree_index *x, int rootfd, const atomic_bool *cancell
 /* One file, versioned, with a hash over all; written to a temporary name and renamed. load: NOT_FOUND when there is none,
  * DATA_LOSS when it is damaged or of another version: scan again then. Job, block. */
 int tree_index_save(struct tree_index *x, int dirfd, const char *name, struct err *e);
+/* The file is no index till it is saved again, as if it were gone (a missing one is fine). Cheaper than to unlink it: when what
+ * is saved then is the same, the file only becomes valid again. */
+int tree_index_suspend(int dirfd, const char *name, struct err *e);
 int tree_index_load(int dirfd, const char *name, struct tree_index **ret, struct err *e);
 
 /* ---- checksums ---- */

@@ -58,6 +58,11 @@ static void puts_and_reads(void **st)
 	assert_int_equal(e.code, CODE_RESOURCE_EXHAUSTED);
 	assert_int_equal(blob_stat(store, HELLO, &size, NULL), 1);
 	assert_int_equal(size, 5);
+	char unsynced[DIGEST_STR];
+	assert_int_equal(blob_put_unsynced(store, "later", 5, unsynced, NULL), 0);
+	assert_int_equal(blob_sync(store, unsynced, NULL), 0);
+	assert_int_equal(blob_remove(store, unsynced, NULL), 1);
+	assert_int_equal(blob_sync(store, unsynced, NULL), 0); /* gone meanwhile */
 	assert_int_equal(blob_put(store, "", 0, digest, NULL), 0);
 	int64_t total = 0;
 	assert_int_equal(blob_list(store, sum, &total, NULL), 0);

@@ -330,6 +330,31 @@ static void same_index(const struct tree_index *a, const struct tree_index *b)
 	}
 }
 
+static void test_suspend(void **state)
+{
+	(void)state;
+	_cleanup_close_ int dir = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_tree_index_ struct tree_index *x = NULL, *y = NULL;
+	struct stat before, after;
+	assert_int_equal(tree_index_suspend(dir, "suspended", NULL), 0); /* there is none */
+	assert_int_equal(tree_index_save(trees[0].scanned, dir, "suspended", NULL), 0);
+	assert_int_equal(tree_index_suspend(dir, "suspended", NULL), 0);
+	assert_int_equal(tree_index_load(dir, "suspended", &x, NULL), -1);
+	/* the same again: the same file */
+	assert_int_equal(fstatat(dir, "suspended", &before, 0), 0);
+	assert_int_equal(tree_index_save(trees[0].scanned, dir, "suspended", NULL), 0);
+	assert_int_equal(fstatat(dir, "suspended", &after, 0), 0);
+	assert_true(before.st_ino == after.st_ino);
+	assert_int_equal(tree_index_load(dir, "suspended", &x, NULL), 0);
+	same_index(trees[0].scanned, x);
+	/* another one of the same length */
+	assert_int_equal(tree_index_suspend(dir, "suspended", NULL), 0);
+	tree_index_at(x, 0)->flags ^= 1;
+	assert_int_equal(tree_index_save(x, dir, "suspended", NULL), 0);
+	assert_int_equal(tree_index_load(dir, "suspended", &y, NULL), 0);
+	same_index(x, y);
+}
+
 static void test_save(void **state)
 {
 	(void)state;
@@ -484,9 +509,9 @@ static void test_follow(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_examples), cmocka_unit_test(test_empty_root), cmocka_unit_test(test_cases),
-		cmocka_unit_test(test_save),     cmocka_unit_test(test_index),      cmocka_unit_test(test_walk_control),
-		cmocka_unit_test(test_xattrs),   cmocka_unit_test(test_follow),
+		cmocka_unit_test(test_examples),     cmocka_unit_test(test_empty_root), cmocka_unit_test(test_cases),
+		cmocka_unit_test(test_save),         cmocka_unit_test(test_suspend),    cmocka_unit_test(test_index),
+		cmocka_unit_test(test_walk_control), cmocka_unit_test(test_xattrs),     cmocka_unit_test(test_follow),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
