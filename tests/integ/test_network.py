@@ -27,7 +27,7 @@ class World:
 
     def __init__(self):
         self.holder = subprocess.Popen(["unshare", "-m", "-n", "--propagation", "private", "sleep", "infinity"], stdin=subprocess.DEVNULL)
-        wait_until("the namespaces", lambda: b"sleep" in Path(f"/proc/{self.holder.pid}/cmdline").read_bytes())
+        wait_until("the namespaces", lambda: Path(f"/proc/{self.holder.pid}/cmdline").read_bytes().startswith(b"sleep"))
         self.prefix = ["nsenter", "-t", str(self.holder.pid), "-m", "-n"]
         self.server = None
         self.run("ip", "link", "set", "lo", "up")
