@@ -48,12 +48,12 @@ static int serve_until_stopped(struct conf *conf, const struct conf_args *args, 
 {
 	struct daemon d = {.lock_fd = -1};
 	int r = -1;
-	if (daemon_open(&d, conf, e) >= 0 && daemon_listen(&d, e) >= 0) {
-		loop_on_signal(d.loop, SIGTERM, on_stop, &d);
+	if (daemon_open(&d, conf, e) >= 0) {
+		loop_on_signal(d.loop, SIGTERM, on_stop, &d); /* before READY=1 is told */
 		loop_on_signal(d.loop, SIGINT, on_stop, &d);
 		reload_start(&d, args);
-		loop_run(d.loop);
-		r = 0;
+		r = daemon_listen(&d, e);
+		if (r >= 0) loop_run(d.loop);
 	}
 	daemon_close(&d);
 	return r;
