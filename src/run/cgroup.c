@@ -33,18 +33,18 @@ static int write_text(const char *path, const char *text)
 }
 
 /* Words of a small file, each handed to take() with its errors ignored: a process may have ended meanwhile. */
-static void each_word(const char *path, void (*take)(const char *word))
+static void each_word(const char *path, void (*take)(const char *word, void *arg), void *arg)
 {
 	char text[64 << 10], *save = NULL;
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
 	text[n < 0 ? 0 : n] = 0;
-	for (char *w = strtok_r(text, " \n", &save); w; w = strtok_r(NULL, " \n", &save)) take(w);
+	for (char *w = strtok_r(text, " \n", &save); w; w = strtok_r(NULL, " \n", &save)) take(w, arg);
 }
 
-static void move_process(const char *pid) { write_text(CGROUP_DIR "/init/cgroup.procs", pid); }
+static void move_process(const char *pid, void *arg) { write_text(CGROUP_DIR "/init/cgroup.procs", pid); }
 
-static void hand_down(const char *controller)
+static void hand_down(const char *controller, void *arg)
 {
 	_cleanup_free_ char *word = xasprintf("+%s", controller);
 	if (write_text(CGROUP_DIR "/cgroup.subtree_control", word) < 0)
@@ -82,8 +82,8 @@ static void own_root(void)
 		log_warn("cannot make " CGROUP_DIR "/init, so limits of steps may fail: %s", strerror(errno));
 		return;
 	}
-	each_word(CGROUP_DIR "/cgroup.procs", move_process);
-	each_word(CGROUP_DIR "/cgroup.controllers", hand_down);
+	each_word(CGROUP_DIR "/cgroup.procs", move_process, NULL);
+	each_word(CGROUP_DIR "/cgroup.controllers", hand_down, NULL);
 }
 
 int run_enter_namespace(struct err *e)
@@ -97,6 +97,21 @@ int run_enter_namespace(struct err *e)
 		log_debug("cannot unmount " CGROUP_DIR "/unified: %s", strerror(errno));
 	own_root();
 	return 0;
+}
+
+static void find_busy(const char *controller, void *busy)
+{
+	_cleanup_free_ char *word = xasprintf("+%s", controller);
+	if (write_text(CGROUP_DIR "/cgroup.subtree_control", word) < 0 && errno == EBUSY) *(bool *)busy = true;
+}
+
+/* The write is the one that any runtime begins with. */
+bool cgroup_root_is_busy(void)
+{
+	bool busy = false;
+	if (cgroup_is_v2() && access(CGROUP_DIR "/cgroup.type", F_OK) == 0)
+		each_word(CGROUP_DIR "/cgroup.controllers", find_busy, &busy);
+	return busy;
 }
 
 bool cgroup_is_v2(void) { return fs_type(CGROUP_DIR) == CGROUP2_SUPER_MAGIC; }

@@ -45,6 +45,8 @@ void stubs_remove(const struct strvec *stubs, int rootfd);
 
 /* ---- cgroup.c ---- job */
 bool cgroup_is_v2(void);
+/* /sys/fs/cgroup is no root and holds processes, so nothing below it can get controllers. */
+bool cgroup_root_is_busy(void);
 char *cgroup_path(const char *parent, const char *id); /* what config.json names; heap */
 /* cgroup v2: the directory around a container's cgroup, which stays after the runtime removed that one. */
 char *cgroup_wrap(const char *cgroups_path); /* made below /sys/fs/cgroup; heap, NULL when that is impossible */

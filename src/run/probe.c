@@ -210,7 +210,10 @@ int probe_runtime(struct run_facts *f, const char *state_dir, const char *wanted
 	size_t n = array_len(candidates) - 1;
 	_cleanup_free_ char *rootfs = NULL;
 	_cleanup_buf_ struct buf reasons = BUF_INIT;
-	if (f->no_process_sandbox) c++; /* crun does not end before what a step left in the background does */
+	if (f->no_process_sandbox) /* crun does not end before what a step left in the background does */
+		c++;
+	else if (!f->rootless && cgroup_root_is_busy()) /* crun tries a thousand times, for three seconds, and fails */
+		c++;
 	if (wanted) candidates[0] = wanted, c = candidates, n = 1;
 	if (make_rootfs(state_dir, &rootfs, e) < 0) return -1;
 	for (size_t i = 0; i < n; i++) {
