@@ -11,7 +11,7 @@
 #include <sys/file.h>
 #include <sys/utsname.h>
 
-enum { DRAIN_MS = 3000, TRIM_FIRST_MS = 300, TRIM_EVERY_MS = 30000, TRIM_IDLE_MS = 60000 };
+enum { DRAIN_MS = 3000, TRIM_FIRST_MS = 300, TRIM_AGAIN_MS = 900, TRIM_EVERY_MS = 30000, TRIM_IDLE_MS = 60000 };
 
 /* ---- the root: one daemon at a time ---- */
 
@@ -160,6 +160,14 @@ static void trim(void *arg)
 	if (!engine_running(d->engine)) memory_give_back();
 }
 
+/* Once more when what is put off till after the start (old history goes after a second) has run. */
+static void trim_first(void *arg)
+{
+	struct daemon *d = arg;
+	trim(d);
+	loop_timer_start(d->loop, &d->trim, TRIM_AGAIN_MS, TRIM_EVERY_MS, trim, d);
+}
+
 static struct wire_conn *serve_frontend(void *arg, struct bridge *b, int rfd, int wfd, void (*closed)(void *closed_arg), void *closed_arg,
 					struct err *e)
 {
@@ -231,7 +239,7 @@ int daemon_open(struct daemon *d, struct conf *conf, struct err *e)
 	};
 	d->engine = engine_new(&ec);
 	d->serve = serve_new(d->engine, d->sessions, d->blobs);
-	loop_timer_start(d->loop, &d->trim, TRIM_FIRST_MS, TRIM_EVERY_MS, trim, d);
+	loop_timer_start(d->loop, &d->trim, TRIM_FIRST_MS, 0, trim_first, d);
 	return daemon_settings(d, e);
 }
 
