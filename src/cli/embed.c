@@ -1,10 +1,11 @@
 /* The embedded daemon: where none is configured, slipwayd is started for us. It is a process of its own that outlives this one,
  * leaves when it was idle for a while, and is found again by its socket. Two clients that start it at once are sorted out by
  * the daemon's lock: the loser's daemon leaves, and both wait for the same socket.
- * Root's is a daemon like any other. An ordinary user's runs in a user namespace (embed_user.c), keeps its state in
- * $XDG_DATA_HOME/slipway and listens in $XDG_RUNTIME_DIR/slipway. */
+ * Root's is a daemon like any other; that of a user namespace's root has the user's folders. An ordinary user's runs in a user
+ * namespace (embed_user.c), keeps its state in $XDG_DATA_HOME/slipway and listens in $XDG_RUNTIME_DIR/slipway. */
 #include "cli/internal.h"
 #include "cli/embed_user.h"
+#include "conf/conf.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@ struct embed {
 	char *log;
 	struct strvec argv, env; /* of what is executed */
 	struct embed_user user;
-	bool rootless;
+	bool own_paths, enter; /* the user's folders; a user namespace of our own */
 };
 
 static void embed_fini(struct embed *m)
@@ -49,7 +50,7 @@ static void user_paths(struct embed *m)
 
 static int set_paths(struct embed *m, struct err *e)
 {
-	if (m->rootless) {
+	if (m->own_paths) {
 		user_paths(m);
 	} else {
 		m->state = xstrdup("/var/lib/slipway");
@@ -67,7 +68,7 @@ static int set_paths(struct embed *m, struct err *e)
 static void set_command(struct embed *m)
 {
 	const char *const args[] = {"--root", m->state, "--addr", m->address, "--idle-exit", "60s"};
-	if (m->rootless && m->user.rootlesskit) strvec_add(&m->argv, m->user.rootlesskit);
+	if (m->enter && m->user.rootlesskit) strvec_add(&m->argv, m->user.rootlesskit);
 	strvec_add(&m->argv, m->program);
 	for (size_t i = 0; i < array_len(args); i++) strvec_add(&m->argv, args[i]);
 }
@@ -76,7 +77,7 @@ static void set_command(struct embed *m)
 static void set_environment(struct embed *m)
 {
 	for (char **p = environ; *p; p++) strvec_add(&m->env, *p);
-	if (!m->rootless) return;
+	if (!m->enter) return;
 	const char *path = strvec_env_get(&m->env, "PATH");
 	_cleanup_free_ char *wide = xasprintf("%s:/usr/sbin:/sbin", str_empty(path) ? "/usr/local/bin:/usr/bin:/bin" : path);
 	strvec_env_set(&m->env, "PATH", wide);
@@ -119,7 +120,7 @@ static void become_daemon(const struct embed *m, int log, int null)
 	dup2(log, 1);
 	dup2(log, 2);
 	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
-	if (m->rootless && !m->user.rootlesskit && embed_user_enter(&m->user) < 0) {
+	if (m->enter && !m->user.rootlesskit && embed_user_enter(&m->user) < 0) {
 		(void)!write(2, no_maps, sizeof no_maps - 1);
 		_exit(126);
 	}
@@ -129,7 +130,7 @@ static void become_daemon(const struct embed *m, int log, int null)
 
 static int start_daemon(const struct embed *m, pid_t *ret, struct err *e)
 {
-	if (path_mkdirs(m->state, 0700, e) < 0 || path_mkdirs(m->run, m->rootless ? 0700 : 0755, e) < 0) return -1;
+	if (path_mkdirs(m->state, 0700, e) < 0 || path_mkdirs(m->run, m->own_paths ? 0700 : 0755, e) < 0) return -1;
 	_cleanup_close_ int log = open(m->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600),
 			    null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (log < 0) return err_sys(e, errno, "open %s", m->log);
@@ -169,8 +170,10 @@ static int prepare(struct embed *m, struct err *e)
 	if (!m->program)
 		return err_set(e, CODE_UNAVAILABLE,
 			       "no daemon answers, and slipwayd was found neither beside this program nor in PATH; %s", advice);
-	m->rootless = geteuid() != 0;
-	if (m->rootless && embed_user_find(&m->user, e) < 0)
+	m->enter = geteuid() != 0;
+	m->own_paths = m->enter || conf_is_rootless_user(); /* the latter: root of a user namespace already */
+	if (m->own_paths && !m->enter) m->user.home = xstrdup(str_empty(getenv("HOME")) ? "/" : getenv("HOME"));
+	if (m->enter && embed_user_find(&m->user, e) < 0)
 		return err_wrap(e, "no daemon answers, and one cannot be started for this user (else %s)", advice);
 	set_environment(m);
 	if (set_paths(m, e) < 0) return -1;

@@ -245,3 +245,12 @@ def test_what_is_missing(user, folder, sources):
     # the daemon without a namespace
     out = user.run(user.home / "slipwayd", "--root", user.home / "r", "--addr", f"unix://{user.home}/d.sock", code=1)
     assert "rootless mode requires to be executed as the mapped root in a user namespace" in out and "rootlesskit slipwayd" in out
+
+
+def test_inside_a_namespace(user, sources):
+    """`slipway build` by one who is root of a user namespace already: the user's folders, no further namespace."""
+    user.env["USER"] = USER
+    user.env["PATH"] = "/usr/sbin:" + BARE_PATH
+    text, found = owners(user, "unshare", "-Urm", "--map-auto", user.home / "slipway", "build", "--progress=plain", sources)
+    assert found == EXPECTED, text
+    assert (user.home / ".local/share/slipway/slipway/db.sqlite").exists() and not user.processes("rootlesskit")
