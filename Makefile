@@ -68,10 +68,11 @@ uninstall: configure-install
 
 # build/image.tar: the release image, built by the programs in build/. See docs/image.md and tools/mkimage.
 #   TWICE=yes    let the daemon in the image build it again, and compare
+#   ROOTLESS=yes                 also build/image-rootless.tar
 #   BASE=debian:bookworm-slim    take this base, where Docker Hub can be reached; without it mmdebstrap makes one
 image: deps-image
 	@$(MAKE) --no-print-directory build
-	@BASE=$(BASE) tools/mkimage $(if $(filter yes 1,$(TWICE)),--twice) $(B)
+	@BASE=$(BASE) ROOTLESS=$(ROOTLESS) tools/mkimage $(if $(filter yes 1,$(TWICE)),--twice) $(B)
 
 clean:
 	rm -rf $(B)
