@@ -26,6 +26,7 @@ static void build_destroy(struct build *b)
 	build_bridge_free(b->bridge);
 	result_fini(&b->result);
 	prov_scope_free(b->prov);
+	build_checks_end(b);
 	build_nested_end(b);
 	solve_build_free(b->solve);
 	policy_unref(b->policy);
@@ -61,6 +62,7 @@ static void let_go(struct build *b)
 	build_bridge_free(b->bridge);
 	b->bridge = NULL;
 	result_fini(&b->result);
+	build_checks_end(b);
 	build_nested_end(b);
 	share_end(b);
 	solve_build_free(b->solve);
@@ -379,6 +381,7 @@ static struct build *build_new(struct engine *g, const Control__SolveRequest *re
 	ensure(b->pb);
 	for (size_t i = 0; i < req->n_frontendattrs; i++) strvec_addf(&b->attrs, "%s=%s", req->frontendattrs[i]->key, req->frontendattrs[i]->value);
 	list_init(&b->readers);
+	list_init(&b->checks);
 	list_init(&b->nested);
 	list_init(&b->shares);
 	list_add_tail(&g->builds, &b->all);

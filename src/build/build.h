@@ -56,6 +56,7 @@ struct engine_policy {
 	int64_t history_max_age_ns; /* a record goes when it is unpinned, older than this, and not among the newest ... */
 	int64_t history_max_entries;
 	bool dockerfile_off, gateway_off;     /* frontends */
+	bool proxy_network;                   /* for every build, asked for or not */
 	const struct strvec *gateway_allowed; /* repositories of frontend images; NULL or empty: all */
 	struct reg_config *registries;
 	struct run_dns *dns;

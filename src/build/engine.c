@@ -26,6 +26,8 @@ struct engine *engine_new(const struct engine_conf *conf)
 	g->conf.env->build_span = build_span;
 	g->conf.env->nested_start = build_nested_start;
 	g->conf.env->nested_cancel = build_nested_cancel;
+	g->conf.env->source_check = build_source_check;
+	g->conf.env->source_check_cancel = build_source_check_cancel;
 	list_init(&g->builds);
 	list_init(&g->waits);
 	list_init(&g->reader_waits);

@@ -122,6 +122,7 @@ struct build {
 	struct front_run *front;
 	struct attest_run *attest;
 	struct prov_scope *prov; /* root scope; NULL once all is let go */
+	struct list checks; /* struct ops_check: requests of the proxy network that wait for a verdict */
 	struct list nested; /* struct ops_nested: graphs that its steps brought */
 	struct ship_run_all *ship;
 	struct list shares; /* caches that it imports: share.c */
@@ -142,7 +143,7 @@ struct build {
 
 struct policy { /* an engine_policy that is kept */
 	unsigned refs;
-	bool network_host, insecure, devices, dockerfile_off, gateway_off;
+	bool network_host, insecure, devices, dockerfile_off, gateway_off, proxy_network;
 	struct strvec gateway_allowed;
 	struct ops_settings settings;
 };
@@ -201,6 +202,10 @@ struct front_run *front_run_start(struct build *b, struct bridge *parent, const 
 				  void (*done)(void *arg, struct result *res /* taken */, const struct err *e), void *arg);
 void front_run_cancel(struct front_run *f); /* done is not called any more */
 
+/* proxy_check.c: see ops_env */
+struct ops_check *build_source_check(void *user, const char *method, const char *url, ops_check_fn *done, void *arg);
+void build_source_check_cancel(struct ops_check *c);
+void build_checks_end(struct build *b);
 /* nested.c: see ops_env */
 struct ops_nested *build_nested_start(void *user, const Pb__Definition *def, ops_nested_fn *done, void *arg);
 void build_nested_cancel(struct ops_nested *n);

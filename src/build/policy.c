@@ -27,6 +27,7 @@ void engine_set_policy(struct engine *g, const struct engine_policy *o)
 			     .devices = o->allow_devices,
 			     .dockerfile_off = o->dockerfile_off,
 			     .gateway_off = o->gateway_off,
+			     .proxy_network = o->proxy_network,
 			     .settings = {.registries = reg_config_ref(o->registries), .dns = run_dns_ref(o->dns)}};
 	if (o->gateway_allowed) strvec_copy(&p->gateway_allowed, o->gateway_allowed->v, o->gateway_allowed->n);
 	policy_unref(g->policy);

@@ -114,6 +114,48 @@ static void add_images(struct provenance *p, const char *key)
 	prov_capture_fini(&all);
 }
 
+static void write_gaps(struct json_w *w, const struct prov_capture *c)
+{
+	for (size_t i = 0; i < c->gaps.n; i++) {
+		const struct prov_gap *g = &c->gaps.v[i];
+		json_obj(w);
+		json_kstr(w, "op", g->op);
+		json_kstr_omit(w, "name", g->name);
+		json_kstr_omit(w, "method", g->method);
+		json_kstr(w, "uri", g->uri);
+		json_kstr(w, "reason", g->reason);
+		json_obj_end(w);
+	}
+}
+
+static void gaps_text(struct buf *t, const struct prov_capture *c)
+{
+	if (c->gaps.n) buf_adds(t, "\n\nUncaptured requests:");
+	for (size_t i = 0; i < c->gaps.n; i++) {
+		const struct prov_gap *g = &c->gaps.v[i];
+		buf_addf(t, "\n  - %s\n    method: %s\n    url: %s\n    reason: %s", *g->name ? g->name : g->op, g->method, g->uri, g->reason);
+	}
+}
+
+static void gaps_detail(struct err *e, const struct prov_capture *c)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	struct json_w w = JSON_W(&b);
+	json_obj(&w);
+	json_key(&w, "incomplete");
+	json_arr(&w);
+	for (size_t i = 0; i < c->locals.n; i++) {
+		json_obj(&w);
+		json_kstr_omit(&w, "name", c->locals.v[i]);
+		json_kstr(&w, "reason", "local_source");
+		json_obj_end(&w);
+	}
+	write_gaps(&w, c);
+	json_arr_end(&w);
+	json_obj_end(&w);
+	err_detail_add(e, "github.com/moby/buildkit/errdefs.ProvenanceMaterialsIncomplete+json", b.p, b.n);
+}
+
 struct provenance *provenance_new(struct build *b, struct ref *r, const char *key, const struct prov_opts *o, struct err *e)
 {
 	struct provenance *p = xnew(struct provenance);
@@ -139,8 +181,10 @@ struct provenance *provenance_new(struct build *b, struct ref *r, const char *ke
 		for (size_t i = 0; i < p->capture.locals.n; i++)
 			buf_addf(&t, "\n  - %s\n    reason: local_source",
 				 *p->capture.locals.v[i] ? p->capture.locals.v[i] : "<unnamed>");
-		provenance_free(p);
+		gaps_text(&t, &p->capture);
 		err_set(e, CODE_UNKNOWN, "%s", buf_str(&t));
+		gaps_detail(e, &p->capture);
+		provenance_free(p);
 		return NULL;
 	}
 	if (o->min && p->request) p->scrubbed = prov_request_scrub(p->request);
@@ -694,6 +738,15 @@ static void buildkit_metadata(struct writing *x, const char *key)
 		json_key(w, "network");
 		json_obj(w);
 		json_kstr(w, "mode", "proxy");
+		if (x->p->capture.gaps.n) {
+			json_key(w, "proxy");
+			json_obj(w);
+			json_key(w, "incomplete");
+			json_arr(w);
+			write_gaps(w, &x->p->capture);
+			json_arr_end(w);
+			json_obj_end(w);
+		}
 		json_obj_end(w);
 	}
 	json_obj_end(w);

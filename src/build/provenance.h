@@ -25,6 +25,9 @@ struct prov_git {
 struct prov_http {
 	char *url, *digest;
 };
+struct prov_gap { /* of the proxy network */
+	char *op, *name, *method, *uri, *reason;
+};
 struct prov_secret {
 	char *id;
 	bool optional;
@@ -35,6 +38,7 @@ struct prov_capture {
 	VEC(struct prov_blob) blobs;
 	VEC(struct prov_git) git;
 	VEC(struct prov_http) http;
+	VEC(struct prov_gap) gaps;
 	VEC(struct prov_secret) secrets, ssh;
 	struct strvec locals;
 	bool network, proxy, incomplete;

@@ -34,6 +34,11 @@ void prov_capture_fini(struct prov_capture *c)
 		free(c->http.v[i].url);
 		free(c->http.v[i].digest);
 	}
+	for (size_t i = 0; i < c->gaps.n; i++) {
+		struct prov_gap *g = &c->gaps.v[i];
+		free(g->op), free(g->name), free(g->method), free(g->uri), free(g->reason);
+	}
+	vec_fini(&c->gaps);
 	secrets_fini(c->secrets.v, c->secrets.n);
 	secrets_fini(c->ssh.v, c->ssh.n);
 	vec_fini(&c->images);
@@ -184,6 +189,30 @@ static void take_exec(struct prov_capture *c, const Pb__ExecOp *x, bool proxy)
 	if (proxy) c->proxy = true;
 }
 
+static void add_gap(struct prov_capture *c, const struct prov_gap *g)
+{
+	for (size_t i = 0; i < c->gaps.n; i++) {
+		const struct prov_gap *v = &c->gaps.v[i];
+		if (!strcmp(v->op, g->op) && !strcmp(v->method, g->method) && !strcmp(v->uri, g->uri) && !strcmp(v->reason, g->reason)) return;
+	}
+	struct prov_gap x = {xstrdup(g->op), xstrdup(g->name), xstrdup(g->method), xstrdup(g->uri), xstrdup(g->reason)};
+	vec_push(&c->gaps, x);
+}
+
+static void take_proxied(struct prov_capture *c, struct solve_node *n, const struct llb_node *llb)
+{
+	const struct proxy_record *r = ops_node_proxied(n);
+	if (!r) return;
+	for (size_t i = 0; i < r->materials.n; i++) add_http(c, r->materials.v[i].url, r->materials.v[i].digest);
+	struct strvec args = {(char **)llb->op->exec->meta->args, llb->op->exec->meta->n_args, 0};
+	_cleanup_free_ char *name = strvec_join(&args, " ");
+	for (size_t i = 0; i < r->gaps.n; i++) {
+		const struct proxy_gap *g = &r->gaps.v[i];
+		add_gap(c, &(struct prov_gap){(char *)llb->digest, name, g->method, g->url, (char *)g->reason});
+		c->incomplete = true;
+	}
+}
+
 void prov_capture_ref(struct prov_capture *c, const struct ref *r)
 {
 	const struct llb_graph *g = r->graph ? r->graph->graph : NULL;
@@ -192,6 +221,7 @@ void prov_capture_ref(struct prov_capture *c, const struct ref *r)
 		const Pb__Op *op = g->nodes[i].op;
 		if (op->op_case == PB__OP__OP_SOURCE) take_source(c, r->nodes[i]);
 		if (op->op_case == PB__OP__OP_EXEC) take_exec(c, op->exec, g->nodes[i].proxy_network);
+		if (g->nodes[i].proxy_network) take_proxied(c, r->nodes[i], &g->nodes[i]);
 		if (op->op_case == PB__OP__OP_BUILD) c->incomplete = true;
 	}
 }
@@ -203,6 +233,7 @@ void prov_capture_merge(struct prov_capture *c, const struct prov_capture *from)
 		add_blob(c, from->blobs.v[i].ref, from->blobs.v[i].digest, from->blobs.v[i].local);
 	for (size_t i = 0; i < from->git.n; i++) add_git(c, from->git.v[i].url, from->git.v[i].commit, from->git.v[i].bundle);
 	for (size_t i = 0; i < from->http.n; i++) add_http(c, from->http.v[i].url, from->http.v[i].digest);
+	for (size_t i = 0; i < from->gaps.n; i++) add_gap(c, &from->gaps.v[i]);
 	for (size_t i = 0; i < from->locals.n; i++) add_local(c, from->locals.v[i]);
 	for (size_t i = 0; i < from->secrets.n; i++)
 		add_secret(&c->secrets, from->secrets.v[i].id, from->secrets.v[i].optional);

@@ -115,7 +115,7 @@ static int decode(struct ref *r, struct err *e)
 	struct arena *a = arena_new(0);
 	struct llb_graph *g = NULL;
 	struct llb_load opt = {.default_platform = &r->build->engine->conf.platforms[0],
-			       .proxy_network = r->build->pb->proxynetwork};
+			       .proxy_network = r->build->pb->proxynetwork || r->build->policy->proxy_network};
 	const Pb__Definition *def = wire_unpack_as(Pb__Definition, pb__definition, r->def, r->def_len, a, e);
 	if (!def || llb_graph_load(def, a, &opt, &g, e) < 0) {
 		arena_free(a);

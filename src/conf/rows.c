@@ -123,7 +123,7 @@ static const struct conf_row all_rows[] = {
 	  "What builds may be granted beyond a plain container: `network.host`, `security.insecure`, `device`.", LIVE),
 	K("provenanceEnvDir", T_STR, C(provenance_env_dir), "/etc/buildkit/provenance.d",
 	  "Folder of JSON files whose keys are added to the provenance of builds.", .file = FILE_DIR),
-	K("proxyNetwork", T_BOOL, C(proxy_network), "false", "Proxy network for all builds.", .flags = F_IGNORED),
+	K("proxyNetwork", T_BOOL, C(proxy_network), "false", "Proxy network for all builds.", LIVE),
 	K("debug", T_BOOL, C(debug), "false", "use `log.level = \"debug\"`", .flags = F_RELOAD | F_OLD),
 	K("trace", T_BOOL, C(trace), "false", "use `log.level = \"trace\"`", .flags = F_RELOAD | F_OLD),
 	K("log/format", T_STR, C(log.format), "text", "`text` or `json`.", LIVE),

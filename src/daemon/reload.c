@@ -96,6 +96,7 @@ static void set_policy(struct daemon *d, const struct staged *s)
 		.history_max_entries = c->history.max_entries,
 		.dockerfile_off = c->frontend.dockerfile_enabled == CONF_FALSE,
 		.gateway_off = c->frontend.gateway_enabled == CONF_FALSE,
+		.proxy_network = c->proxy_network,
 		.gateway_allowed = &c->frontend.gateway_allowed,
 		.registries = s->registries,
 		.dns = s->dns,

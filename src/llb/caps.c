@@ -16,7 +16,7 @@ const struct llb_cap llb_caps[] = {
 	{"exec.meta.cgroup.parent", true, false},
 	{"exec.meta.linux.resources", true, false},
 	{"exec.meta.network", true, false},
-	{"exec.meta.network.proxy", false, false},
+	{"exec.meta.network.proxy", true, false},
 	{"exec.meta.proxyenv", true, false},
 	{"exec.meta.security", true, false},
 	{"exec.meta.security.devices.v1", true, false},

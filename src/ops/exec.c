@@ -2,6 +2,7 @@
 #include "ops/exec.h"
 #include "ops/devices.h"
 #include "ops/internal.h"
+#include "ops/proxy.h"
 #include "ops/steplog.h"
 #include "run/platforms.h"
 
@@ -20,6 +21,9 @@ struct exec_op {
 	bool cancelled;
 	struct snap **written; /* by a step that failed, one a mount; held for who wants to look into it */
 	size_t n_written;
+	struct ops_proxy *proxy;
+	struct proxy_record proxied;
+	bool has_proxied;
 };
 
 static void drop_written(struct exec_op *x)
@@ -33,6 +37,7 @@ static void op_free(void *op)
 {
 	struct exec_op *x = op;
 	drop_written(x);
+	proxy_record_fini(&x->proxied);
 	ops_node_fini(&x->o);
 	free(x);
 }
@@ -136,6 +141,45 @@ static void debris(void *op, struct solve_node *n, struct solve_debris *ret)
 	}
 }
 
+static void ran(struct exec_op *x)
+{
+	bool ok = !err_is_set(&x->error);
+	ops_steplog_end(&x->out, !ok);
+	ops_steplog_end(&x->err, !ok);
+	if (ok)
+		ops_mounts_finish(x->mounts, OPS_OUTPUTS, downed, x);
+	else
+		ops_mounts_finish(x->mounts, x->cancelled ? OPS_DROP : OPS_ALL, failed, x);
+}
+
+/* The requests, for people. */
+static void show_proxied(struct exec_op *x)
+{
+	_cleanup_buf_ struct buf b = BUF_INIT;
+	if (x->proxied.requests.n) buf_adds(&b, "proxy network requests:\n");
+	for (size_t i = 0; i < x->proxied.requests.n; i++) {
+		const struct proxy_request *q = &x->proxied.requests.v[i];
+		buf_addf(&b, "- %s %s -> %d\n", q->method, q->url, q->status);
+	}
+	if (b.n) ops_steplog_write(&x->err, b.p, b.n);
+}
+
+static void proxy_ended(void *arg, struct proxy_record *r)
+{
+	struct exec_op *x = arg;
+	x->proxied = *r;
+	x->has_proxied = true;
+	*r = (struct proxy_record){0};
+	show_proxied(x);
+	ran(x);
+}
+
+static int run_proxy(void *user, int listen_fd, const char *egress_netns, struct err *e)
+{
+	struct exec_op *x = user;
+	return ops_proxy_start(x->o.env, x->node, listen_fd, egress_netns, &x->proxy, e);
+}
+
 static void run_exited(void *user, const struct run_exit *exit, const struct err *e)
 {
 	struct exec_op *x = user;
@@ -146,13 +190,10 @@ static void run_exited(void *user, const struct run_exit *exit, const struct err
 		err_copy(&x->error, e);
 	else
 		ops_exec_exit_error(x->o.llb->op, exit, &x->error);
-	bool ok = !err_is_set(&x->error);
-	ops_steplog_end(&x->out, !ok);
-	ops_steplog_end(&x->err, !ok);
-	if (ok)
-		ops_mounts_finish(x->mounts, OPS_OUTPUTS, downed, x);
+	if (x->proxy)
+		ops_proxy_end(take_ptr(x->proxy), proxy_ended, x);
 	else
-		ops_mounts_finish(x->mounts, x->cancelled ? OPS_DROP : OPS_ALL, failed, x);
+		ran(x);
 }
 
 static void run_stdout(void *user, const void *p, size_t n) { ops_steplog_write(&((struct exec_op *)user)->out, p, n); }
@@ -167,11 +208,13 @@ static enum run_net net_of(const Pb__ExecOp *op)
 
 static int start_run(struct exec_op *x, struct err *e)
 {
-	static const struct run_ops ops = {.stdout_data = run_stdout, .stderr_data = run_stderr, .exited = run_exited};
+	static const struct run_ops ops = {.proxy = run_proxy, .stdout_data = run_stdout, .stderr_data = run_stderr, .exited = run_exited};
 	const Pb__ExecOp *op = x->o.llb->op->exec;
 	const Pb__Meta *meta = op->meta;
 	_cleanup_strvec_ struct strvec env = {0}, args = {0};
 	_cleanup_(ops_devices_fini) struct ops_devices devices = {0};
+	const char *proxy_ca = x->o.llb->proxy_network ? ops_proxy_ca(x->o.env, e) : NULL;
+	if (x->o.llb->proxy_network && !proxy_ca) return -1;
 	ops_exec_env(meta, ops_mounts_secret_env(x->mounts), &env);
 	if (ops_devices_get(x->o.env->cdi, op->cdidevices, op->n_cdidevices, &env, &devices, e) < 0) return -1;
 	strvec_copy(&args, (char *const *)meta->args, meta->n_args);
@@ -195,6 +238,7 @@ static int start_run(struct exec_op *x, struct err *e)
 	spec.mounts = ops_mounts_list(x->mounts, &spec.n_mounts);
 	ops_devices_use(&devices, &spec);
 	spec.net = net_of(op);
+	spec.proxy_ca = proxy_ca;
 	spec.insecure = op->security == PB__SECURITY_MODE__INSECURE;
 	spec.remove_stubs_recursive = meta->removemountstubsrecursive;
 	spec.trace = true;
@@ -251,6 +295,8 @@ static void exec(void *op, struct solve_node *n)
 	}
 	x->node = n;
 	x->cancelled = false;
+	proxy_record_fini(&x->proxied);
+	x->has_proxied = false;
 	ops_span_node(&x->span, x->o.env, n);
 	struct ops_mounts_req req = {
 		.span = x->span,
@@ -282,6 +328,12 @@ static void cancel(void *op, struct solve_node *n)
 		run_kill(x->run, SIGKILL);
 	else if (x->mounts)
 		ops_mounts_cancel(x->mounts);
+}
+
+const struct proxy_record *ops_node_proxied(struct solve_node *n)
+{
+	const struct exec_op *x = solve_node_op(n);
+	return x && x->o.llb->op->op_case == PB__OP__OP_EXEC && x->has_proxied ? &x->proxied : NULL;
 }
 
 const struct ops_kind ops_exec_kind = {

@@ -12,6 +12,7 @@
 #include "cdi/cdi.h"
 #include "llb/llb.h"
 #include "loop/loop.h"
+#include "proxy/proxy.h"
 #include "reg/reg.h"
 #include "reg/reg_pools.h"
 #include "run/run.h"
@@ -25,6 +26,8 @@ enum { OPS_SESSIONS_MAX = 16 };
 
 struct ops_nested;
 /* build_ended: nothing is known, the build that was asked has ended. */
+struct ops_check; /* a question to a build: may a step fetch this? */
+typedef void ops_check_fn(void *arg, const char *target /* NULL: it may not, see e */, const struct err *e);
 typedef void ops_nested_fn(void *arg, struct snap *result /* borrowed */, bool build_ended, const struct err *e);
 
 /* What a build keeps of the configuration that held when it started. */
@@ -61,6 +64,11 @@ struct ops_env {
 	 * done comes once, later; nested_cancel: it does not come any more. */
 	struct ops_nested *(*nested_start)(void *user, const Pb__Definition *def, ops_nested_fn *done, void *arg);
 	void (*nested_cancel)(struct ops_nested *n);
+	/* A request of a step, held against that build's source policy: done once, before it returns (then NULL is returned) or
+	 * later; source_check_cancel: it does not come any more. */
+	struct ops_check *(*source_check)(void *user, const char *method, const char *url, ops_check_fn *done, void *arg);
+	void (*source_check_cancel)(struct ops_check *c);
+	struct proxy_ca *proxy_ca; /* private to proxy.c */
 	struct map auth_ids; /* private to auth.c: whose credentials a session has */
 	struct map turns; /* private to remote.c; empty when nothing runs */
 };
@@ -90,6 +98,9 @@ struct ops_pin {
 	size_t n_layers;
 };
 bool ops_node_pin(struct solve_node *n, struct ops_pin *ret); /* false: it is no source */
+
+/* What a step fetched through the proxy network when it ran; NULL: it did not run, or there was none. Borrowed from its node. */
+const struct proxy_record *ops_node_proxied(struct solve_node *n);
 
 /* ---- sessions ---- */
 /* Ids of the sessions of the builds that want n; borrowed strings, valid until the next loop turn. */

@@ -90,11 +90,21 @@ static int write_config(struct box *b, const struct run_user *u, struct err *e)
 			     .hosts_path = hosts,
 			     .resolv_path = resolv,
 			     .cgroups_path = cgroups_path,
-			     .netns = b->netns ? b->netns->path : NULL,
-			     .host_net = !none && !b->netns,
+			     .netns = b->proxy_ns ? b->proxy_ns : b->netns ? b->netns->path : NULL,
+			     .proxy = b->proxy_addr,
+			     .host_net = !none && !b->netns && !b->proxy_ns,
 			     .trace = s->trace && b->facts->trace_socket && access(b->facts->trace_socket, F_OK) == 0};
 	if (oci_config(b->facts, &ob, &out, e) < 0) return -1;
 	return write_file(b->bundle, "config.json", out.p, out.n, 0600, e);
+}
+
+static int open_proxy(struct box *b, struct err *e)
+{
+	_cleanup_free_ char *id = xasprintf("%s-proxy", b->id);
+	if (b->spec->net == RUN_NET_DEFAULT && b->facts->net_none)
+		return err_set(e, CODE_FAILED_PRECONDITION, "the proxy network has no way out: networkMode is \"none\"");
+	if (netns_proxy(b->facts->net_dir, id, &b->proxy_ns, &b->proxy_addr, &b->proxy_fd, e) < 0) return -1;
+	return authority_add(b, e);
 }
 
 static int prepare(struct box *b, struct err *e)
@@ -109,6 +119,7 @@ static int prepare(struct box *b, struct err *e)
 	if (write_network_files(b, b->spec->net == RUN_NET_HOST, e) < 0) return -1;
 	if (loop_job_cancelled(&b->job)) return err_set(e, CODE_CANCELLED, "context canceled");
 	if (b->wants_netns && !b->netns && cni_attach(b->facts->cni, b->spec->hostname, &b->netns, e) < 0) return -1;
+	if (b->spec->proxy_ca && open_proxy(b, e) < 0) return -1;
 	return write_config(b, &u, e);
 }
 
@@ -138,6 +149,10 @@ void box_clean(struct loop_job *j)
 	if (b->bundle) delete_left(b);
 	cgroup_read(b->cgroup_wrapper, &b->exit);
 	cgroup_unwrap(b->cgroup_wrapper);
+	authority_remove(b);
+	close_fd(&b->proxy_fd);
+	b->proxy_fd = -1;
+	if (b->proxy_ns) netns_remove(b->proxy_ns);
 	if (b->rootfd >= 0) stubs_remove(&b->stubs, b->rootfd);
 	if (b->netns && b->release_netns) cni_detach(b->facts->net_dir, take_ptr(b->netns));
 	if (b->bundle) {

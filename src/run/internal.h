@@ -15,6 +15,7 @@ struct run_dns {
 	struct strvec servers, options, search;
 };
 struct cni;
+struct box;
 struct run_facts {
 	char *bundles_dir, *net_dir, *runtime_root; /* below the state dir */
 	char *runtime;
@@ -37,6 +38,10 @@ bool dns_addr_canonical(const char *s, char out[static ADDR_STR]);
 char *dns_host_text(bool host_net);                                                /* job; heap */
 char *dns_resolv_conf(char *host_text, const struct run_dns *conf, bool host_net); /* pure; changes host_text; heap */
 int dns_hosts_file(const char *hostname, const struct run_host *extra, size_t n, char **ret, struct err *e); /* pure */
+
+/* ---- authority.c ---- job: the proxy's authority in the rootfs */
+int authority_add(struct box *b, struct err *e);
+void authority_remove(struct box *b);
 
 /* ---- stubs.c ---- job */
 char *stubs_resolve(int rootfd, const char *path); /* heap or NULL */
@@ -61,6 +66,7 @@ struct oci_process {
 	const struct run_user *user;
 	bool tty, insecure, trace;
 	const char *traceparent; /* with trace */
+	const char *proxy;       /* an address; NULL: none */
 	const struct run_ulimit *ulimits;
 	size_t n_ulimits;
 	const uint32_t *gids; /* further groups */
@@ -71,6 +77,7 @@ struct oci_box {
 	const struct run_user *user;
 	const char *id, *hosts_path, *resolv_path, *cgroups_path;
 	const char *netns; /* NULL: a new one or, with host_net, ours */
+	const char *proxy; /* "127.0.0.1:PORT"; NULL: none */
 	bool host_net, trace;
 };
 int oci_config(const struct run_facts *f, const struct oci_box *b, struct buf *out, struct err *e);
@@ -104,6 +111,8 @@ struct net_ns {
 };
 int netns_make(const char *dir, const char *id, char **ret_path, struct err *e);
 void netns_remove(const char *path);
+/* A new namespace with nothing but a listening socket on its loopback. */
+int netns_proxy(const char *dir, const char *id, char **ret_path, char **ret_addr, int *ret_fd, struct err *e);
 /* A new namespace dir/id with an interface of that name and these addresses ("10.10.0.2/16"), in place of one that is gone. */
 int netns_stand_in(const char *dir, const char *id, const char *ifname, char *const *addresses, size_t n, struct err *e);
 struct cni_conf {
@@ -128,6 +137,11 @@ struct box {
 	const char *id;
 	bool wants_netns, release_netns;
 	struct net_ns *netns;
+	char *proxy_ns, *proxy_addr, *ca_path; /* with spec->proxy_ca; ca_path: in the rootfs, NULL: it has no bundle */
+	struct digest ca_digest;               /* of that as we left it */
+	struct timespec ca_mtime;              /* as it was */
+	size_t ca_at, ca_len;                  /* what we added */
+	int proxy_fd;
 	char *bundle, *cgroup_wrapper, *pid_file;
 	struct strvec stubs;
 	int rootfd;

@@ -98,7 +98,10 @@ static void put_user(struct json_w *w, const struct run_user *u, const uint32_t 
 	json_obj_end(w);
 }
 
-static void put_env(struct json_w *w, char *const *env, bool trace, const char *traceparent)
+static const char *const proxy_vars[] = {"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"};
+static const char no_proxy[] = "127.0.0.1,localhost,::1";
+
+static void put_env(struct json_w *w, char *const *env, bool trace, const char *traceparent, const char *proxy)
 {
 	static const char *const otel[][2] = {{"OTEL_TRACES_EXPORTER", "otlp"},
 					      {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix://" TRACE_SOCKET},
@@ -109,6 +112,12 @@ static void put_env(struct json_w *w, char *const *env, bool trace, const char *
 	for (size_t i = 0; trace && i < array_len(otel); i++)
 		if (!strvec_env_get(&all, otel[i][0])) strvec_addf(&all, "%s=%s", otel[i][0], otel[i][1]);
 	if (trace && !str_empty(traceparent)) strvec_env_set(&all, "TRACEPARENT", traceparent);
+	for (size_t i = 0; proxy && i < array_len(proxy_vars); i++) {
+		_cleanup_free_ char *url = xasprintf("http://%s", proxy);
+		strvec_env_set(&all, proxy_vars[i], url);
+	}
+	if (proxy) strvec_env_set(&all, "NO_PROXY", no_proxy);
+	if (proxy) strvec_env_set(&all, "no_proxy", no_proxy);
 	put_strs(w, "env", all.v);
 }
 
@@ -137,7 +146,7 @@ static void put_process(struct json_w *w, const struct run_facts *f, const struc
 	if (p->tty) json_kbool(w, "terminal", true);
 	put_user(w, p->user, p->gids, p->n_gids);
 	put_strs(w, "args", p->args);
-	put_env(w, p->env, p->trace, p->traceparent);
+	put_env(w, p->env, p->trace, p->traceparent, p->proxy);
 	json_kstr(w, "cwd", str_empty(p->cwd) ? "/" : p->cwd);
 	put_caps(w, f, p->insecure);
 	put_rlimits(w, p->ulimits, p->n_ulimits);
@@ -505,6 +514,7 @@ int oci_config(const struct run_facts *f, const struct oci_box *b, struct buf *o
 					  .insecure = s->insecure,
 					  .trace = b->trace,
 					  .traceparent = s->traceparent,
+					  .proxy = b->proxy,
 					  .ulimits = s->ulimits,
 					  .n_ulimits = s->n_ulimits,
 					  .gids = s->gids,

@@ -114,6 +114,7 @@ static void copy_spec(struct arena *a, struct run_spec *d, const struct run_spec
 	d->hostname = copy_str(a, s->hostname);
 	d->traceparent = copy_str(a, s->traceparent);
 	d->cgroup_parent = copy_str(a, s->cgroup_parent);
+	d->proxy_ca = copy_str(a, s->proxy_ca);
 	d->res.cpuset_cpus = copy_str(a, s->res.cpuset_cpus);
 	d->res.cpuset_mems = copy_str(a, s->res.cpuset_mems);
 	copy_lists(a, d, s);
@@ -142,6 +143,9 @@ static void run_free(struct run *r)
 	free(r->box.bundle);
 	free(r->box.cgroup_wrapper);
 	free(r->box.pid_file);
+	free(r->box.proxy_ns);
+	free(r->box.proxy_addr);
+	free(r->box.ca_path);
 	run_dns_unref(r->spec.dns);
 	strvec_fini(&r->box.stubs);
 	err_fini(&r->box.err);
@@ -422,12 +426,19 @@ static void exec_prepare(struct run *x)
 	loop_job_start(c->g->loop, &x->xbox.job, LOOP_DISK);
 }
 
+static int give_proxy(struct run *r, struct err *e)
+{
+	return r->ops.proxy(r->user, take_fd(r->box.proxy_fd), r->box.netns ? r->box.netns->path : NULL, e);
+}
+
 static void prepared(struct loop_job *j)
 {
 	struct run *r = container_of(j, struct box, job)->owner;
 	if (r->killed)
 		cancelled(r);
 	else if (err_is_set(&r->box.err))
+		fail(r, &r->box.err);
+	else if (r->box.proxy_fd >= 0 && give_proxy(r, &r->box.err) < 0)
 		fail(r, &r->box.err);
 	else
 		spawn(r);
@@ -477,6 +488,8 @@ int run_start(struct run_engine *g, const struct run_spec *spec, const struct ru
 	if (check_id(spec->id ? spec->id : id, e) < 0 || check_args(spec->args, e) < 0) return -1;
 	if (!spec->rootfs || *spec->rootfs != '/')
 		return err_set(e, CODE_INVALID_ARGUMENT, "the root filesystem must be an absolute path");
+	if (spec->proxy_ca && (!ops->proxy || spec->net == RUN_NET_NONE))
+		return err_set(e, CODE_INVALID_ARGUMENT, "a proxy needs a network, and somebody who is it");
 	for (size_t i = 0; i < spec->n_mounts; i++)
 		if (str_empty(spec->mounts[i].dest) || !spec->mounts[i].source || !spec->mounts[i].type)
 			return err_set(e, CODE_INVALID_ARGUMENT, "mount %zu has no destination, source or type", i);
@@ -490,6 +503,7 @@ int run_start(struct run_engine *g, const struct run_spec *spec, const struct ru
 			      .spec = &r->spec,
 			      .id = r->id,
 			      .rootfd = -1,
+			      .proxy_fd = -1,
 			      .wants_netns = g->facts.cni && spec->net == RUN_NET_DEFAULT};
 	if (r->box.wants_netns && str_empty(spec->hostname)) r->box.netns = engine_ns_take(g);
 	r->new_ns = r->box.wants_netns && !r->box.netns;

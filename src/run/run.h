@@ -104,6 +104,8 @@ struct run_spec {           /* plain values, copied by run_start */
 	const struct run_mount *mounts;
 	size_t n_mounts;
 	enum run_net net;
+	const char *proxy_ca; /* not NULL: all that the container has of a network is a proxy, which run_ops.proxy is to be; net says how
+				 that one gets out. PEM, added to the rootfs' bundle of authorities while the container runs */
 	bool insecure;
 	bool tty; /* stdout carries both streams */
 	unsigned short tty_rows, tty_cols;
@@ -140,6 +142,9 @@ struct run_exit {
 	} usage;
 };
 struct run_ops {
+	/* With proxy_ca, before the process runs: a listening socket in its network namespace (yours), and the namespace that
+	 * requests are to leave by, which exists until exited() (NULL: the daemon's). -1 with *e: it does not run. */
+	int (*proxy)(void *user, int listen_fd, const char *egress_netns, struct err *e);
 	void (*started)(void *user);                              /* the process runs; may be NULL */
 	void (*stdout_data)(void *user, const void *p, size_t n); /* may be NULL: dropped */
 	void (*stderr_data)(void *user, const void *p, size_t n);
