@@ -442,7 +442,7 @@ static void judge(struct exchange *x, bool whole)
 static bool forward(CURL *c, struct proxy_io *io, struct stream *s, struct request *q)
 {
 	char why[CURL_ERROR_SIZE] = "";
-	_cleanup_free_ char *asked = proxy_redact(q->url), *target = io->check(io->ctx, q->method, asked);
+	_cleanup_free_ char *asked = proxy_url(q->url), *target = io->check(io->ctx, q->method, asked);
 	if (!target) {
 		refuse(s, 403, "Forbidden", "Forbidden");
 		return false;

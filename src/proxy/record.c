@@ -32,20 +32,17 @@ static void hide(char **word)
 	*word = xstrdup("xxxxx");
 }
 
-static char *shown(const char *url, bool drop_port)
+char *proxy_url(const char *url)
 {
 	_cleanup_spec_url_ struct spec_url u = {0};
 	if (spec_url_parse(url, &u, NULL) < 0) return xstrdup(url);
 	if (u.has_user && *u.user) hide(&u.user);
 	if (u.has_user && u.has_password) hide(&u.password);
-	if (drop_port && ((!strcmp(u.scheme, "http") && str_ends(u.host, ":80")) ||
-			  (!strcmp(u.scheme, "https") && str_ends(u.host, ":443"))))
+	if (((!strcmp(u.scheme, "http") && str_ends(u.host, ":80")) ||
+	     (!strcmp(u.scheme, "https") && str_ends(u.host, ":443"))))
 		*strrchr(u.host, ':') = 0;
 	return spec_url_format(&u);
 }
-
-char *proxy_redact(const char *url) { return shown(url, false); }
-char *proxy_url(const char *url) { return shown(url, true); }
 
 void proxy_note_gap(struct proxy_record *r, const char *method, const char *url, const char *reason)
 {

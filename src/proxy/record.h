@@ -4,8 +4,7 @@
 #include "base/base.h"
 #include "proxy/proxy_record.h"
 
-char *proxy_redact(const char *url); /* heap */
-char *proxy_url(const char *url);    /* as it is written down; heap */
+char *proxy_url(const char *url); /* as policies are asked and as it is written down; heap */
 void proxy_note_request(struct proxy_record *r, const char *method, const char *url, int status, const char *redirect);
 void proxy_note_material(struct proxy_record *r, const char *url, const struct digest *d);
 void proxy_note_gap(struct proxy_record *r, const char *method, const char *url, const char *reason);
