@@ -176,7 +176,7 @@ static int try_runtime(struct run_facts *f, const char *state_dir, const char *r
 	strvec_add(&args, MACHINE ? "/t" : "/bin/true");
 	spec.args = args.v;
 	spec.net = RUN_NET_HOST;
-	struct box b = {.facts = f, .spec = &spec, .id = id, .rootfd = -1};
+	struct box b = {.facts = f, .spec = &spec, .id = id, .rootfd = -1, .proxy_fd = -1};
 	_cleanup_free_ char *cache = f->is_crun && f->seccomp ? bpf_cache_path(f, state_dir) : NULL;
 	free(f->bpf);
 	f->bpf = bpf_load(cache);
