@@ -413,34 +413,46 @@ static bool is_netns(const char *path)
 }
 
 /* After a kill -9 the bind mount has gone with the daemon's mount namespace. DEL without a namespace is allowed, but bridge
- * then leaves its masquerading: see netns.c. */
-static void replace_lost(const char *net_dir, const struct net_ns *ns, const char *ifname, json_t *result)
+ * then leaves its masquerading: see netns.c. False: there was nothing to replace. */
+static bool replace_lost(const char *net_dir, const struct net_ns *ns, const char *ifname, json_t *result)
 {
 	_cleanup_strvec_ struct strvec addresses = {0};
 	_cleanup_err_ struct err e = ERR_INIT;
 	json_t *ip;
 	size_t i;
-	json_array_foreach(json_object_get(result, "ips"), i, ip) if (member(ip, "address"))
-		strvec_add(&addresses, member(ip, "address"));
-	if (!addresses.n || is_netns(ns->path)) return;
+	json_array_foreach(json_object_get(result, "ips"), i, ip)
+	{
+		if (member(ip, "address")) strvec_add(&addresses, member(ip, "address"));
+	}
+	if (!addresses.n || is_netns(ns->path)) return false;
 	unlink(ns->path);
-	if (netns_stand_in(net_dir, ns->id, ifname, addresses.v, addresses.n, &e) < 0) log_debug("%s", e.msg);
+	if (netns_stand_in(net_dir, ns->id, ifname, addresses.v, addresses.n, &e) == 0) return true;
+	log_debug("%s", e.msg);
+	return false;
+}
+
+static int detach_list(const char *net_dir, const struct net_ns *ns, json_t *rec, size_t i, struct err *e)
+{
+	json_t *list = json_array_get(json_object_get(rec, "lists"), i), *conf = json_object_get(list, "conf");
+	json_t *result = json_array_get(json_object_get(rec, "results"), i);
+	struct call call = {"DEL", member(rec, "binDirs"), ns->id, "", member(rec, "hostname"), member(list, "ifname")};
+	if (!call.ifname || !call.bin_dirs) return 0;
+	if (!json_is_object(result)) result = NULL;
+	if (replace_lost(net_dir, ns, call.ifname, result)) {
+		call.netns = ns->path;
+		if (run_del(&call, conf, result, NULL) == 0) return 0;
+		/* The rules may have gone with the network they were in: a container that was started again. */
+		netns_remove(ns->path);
+	}
+	call.netns = is_netns(ns->path) ? ns->path : "";
+	return run_del(&call, conf, result, e);
 }
 
 static int detach(const char *net_dir, const struct net_ns *ns, json_t *rec, struct err *e)
 {
-	json_t *lists = json_object_get(rec, "lists"), *results = json_object_get(rec, "results");
-	const char *dirs = member(rec, "binDirs");
 	int r = 0;
-	for (size_t i = json_array_size(lists); i-- > 0;) {
-		json_t *list = json_array_get(lists, i), *result = json_array_get(results, i);
-		const char *ifname = member(list, "ifname");
-		if (!ifname || !dirs) continue;
-		replace_lost(net_dir, ns, ifname, result);
-		struct call call = {"DEL", dirs, ns->id, is_netns(ns->path) ? ns->path : "", member(rec, "hostname"), ifname};
-		if (run_del(&call, json_object_get(list, "conf"), json_is_object(result) ? result : NULL, r < 0 ? NULL : e) < 0)
-			r = -1;
-	}
+	for (size_t i = json_array_size(json_object_get(rec, "lists")); i-- > 0;)
+		if (detach_list(net_dir, ns, rec, i, r < 0 ? NULL : e) < 0) r = -1;
 	return r;
 }
 

@@ -232,6 +232,24 @@ def test_killed(start, box, cni, cni_flags, next_net):
     assert not d.records()
 
 
+def test_killed_with_its_network(start, cni, cni_flags, folder):
+    """A container that is started again has another network: what was attached is forgotten without a complaint, the addresses are given back."""
+    d = start(*cni_flags, "--oci-cni-pool-size=2")
+    wait_until("two namespaces", lambda: len(d.records()) == 2)
+    d.kill()
+    old = {p.name for p in d.records()}
+    d.world = World()
+    d.world.prefix = ["nsenter", "-t", str(cni.holder.pid), "-m", "nsenter", "-t", str(d.world.holder.pid), "-n"]  # the files are the same
+    try:
+        d.start(*cni_flags)
+        wait_until("the old ones to go", lambda: not old & {p.name for p in d.records()})
+        assert len(cni.addresses()) == 1
+        assert d.stop() == 0
+        assert "failed to release" not in d.log()
+    finally:
+        d.world.stop()
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_bridge(start, box, cni, folder, killed):
     """The bridge of our own: made at start, with the name and the subnet of the configuration, gone at the end, also after a kill."""
