@@ -27,6 +27,7 @@ struct gateway_front {
 	struct bridge *bridge;
 	struct strvec opts, args, image_env;
 	char *source, *cwd, *digest, *session;
+	char *store; /* the image is in this OCI layout of the client; NULL: in a registry */
 	json_t *labels;
 	struct arena *arena;
 	Pb__Definition *def;
@@ -70,6 +71,7 @@ static void maybe_free(struct gateway_front *g)
 	free(g->session);
 	free(g->cwd);
 	free(g->digest);
+	free(g->store);
 	free(g);
 }
 
@@ -542,10 +544,16 @@ static void use_image(struct gateway_front *g, const char *ref, const char *dige
 		err_fini(&e);
 		return;
 	}
-	_cleanup_free_ char *text = spec_ref_format(&parsed), *id = xasprintf("docker-image://%s", text);
+	_cleanup_free_ char *text = spec_ref_format(&parsed),
+			    *id = xasprintf("%s://%s", g->store ? "oci-layout" : "docker-image", text);
 	spec_platform_host(&host);
 	Pb__Op *op = llb_op_source(g->arena, arena_strdup(g->arena, id), llb_platform(g->arena, &host));
-	llb_op_attr(g->arena, op, "image.recordtype", "frontend");
+	if (g->store) {
+		llb_op_attr(g->arena, op, "oci.session", g->session);
+		llb_op_attr(g->arena, op, "oci.store", g->store);
+	} else {
+		llb_op_attr(g->arena, op, "image.recordtype", "frontend");
+	}
 	g->def = llb_def_finish(d, llb_def_add(d, op, NULL, -1, NULL, 0), 0);
 	spec_platform_fini(&host);
 	g->digest = xstrdup(digest);
@@ -581,6 +589,11 @@ static void resolve(struct gateway_front *g, const char *ref, const char *log_na
 	Gateway__ResolveImageConfigRequest req = GATEWAY__RESOLVE_IMAGE_CONFIG_REQUEST__INIT;
 	req.ref = text;
 	req.logname = log_name;
+	if (g->store) {
+		req.resolvertype = 1;
+		req.sessionid = g->session;
+		req.storeid = g->store;
+	}
 	bridge_resolve_image_config(g->bridge, &req, (struct build_reply){resolved, g});
 }
 
@@ -616,6 +629,40 @@ static void use_input(struct gateway_front *g, const char *name, const char *con
 	evaluate(g);
 }
 
+/* "STORE@DIGEST": the name of the context stands for the image, where people see it. */
+static void use_layout(struct gateway_front *g, const char *spec, const char *context)
+{
+	const char *at = strchr(spec, '@');
+	struct err e = ERR_INIT;
+	if (!at || at == spec || spec_digest_check(at + 1, &e) < 0) {
+		err_fini(&e);
+		e = ERR_INIT;
+		err_set(&e, CODE_UNKNOWN, "context %s: oci-layout reference \"%s\" must be STORE@DIGEST", context, spec);
+		fail(g, &e);
+		err_fini(&e);
+		return;
+	}
+	g->store = xstrndup(spec, (size_t)(at - spec));
+	_cleanup_free_ char *name = xstrndup(context, strcspn(context, ":")), *ref = xasprintf("%s@%s", name, at + 1),
+			    *log_name = xasprintf("[context %s] load metadata for %s", context, ref);
+	resolve(g, ref, log_name);
+}
+
+/* A folder of the client is the root filesystem. All of it: a .dockerignore in it says nothing here. */
+static void use_local(struct gateway_front *g, const char *name, const char *context)
+{
+	struct llb_def *d = llb_def_new(g->arena);
+	_cleanup_free_ char *id = xasprintf("local://%s", name), *session_key = xasprintf("local-sessionid:%s", name),
+			    *shared = xasprintf("context:%s-", context);
+	Pb__Op *op = llb_op_source(g->arena, arena_strdup(g->arena, id), NULL);
+	const char *session = opt(g, session_key);
+	llb_op_attr(g->arena, op, "local.session", session ? session : g->session);
+	llb_op_attr(g->arena, op, "local.sharedkeyhint", shared);
+	g->def = llb_def_finish(d, llb_def_add(d, op, NULL, -1, NULL, 0), 0);
+	defaults(g);
+	evaluate(g);
+}
+
 static void use_context(struct gateway_front *g, const char *context, const char *value)
 {
 	struct err e = ERR_INIT;
@@ -627,6 +674,10 @@ static void use_context(struct gateway_front *g, const char *context, const char
 		resolve(g, rest, log_name);
 	} else if (rest && !strncmp(value, "input", n) && n == strlen("input")) {
 		use_input(g, rest + 1, context);
+	} else if (rest && !strncmp(value, "oci-layout", n) && n == strlen("oci-layout")) {
+		use_layout(g, rest + (str_starts(rest, "://") ? 3 : 1), context);
+	} else if (rest && !strncmp(value, "local", n) && n == strlen("local")) {
+		use_local(g, rest + 1, context);
 	} else {
 		if (rest)
 			err_set(&e, CODE_UNKNOWN, "unsupported context source %.*s for %s", (int)n, value, context);
