@@ -93,12 +93,20 @@ static void add_exit_code(struct err *e, unsigned code)
 	err_detail_add(e, "github.com/moby/buildkit/gatewayapi.ExitMessage+json", json, (size_t)n);
 }
 
+/* A process that fails ends its container, as in BuildKit: they are one group there. */
+static void end_container(const struct process *p)
+{
+	const struct container *c = p->container;
+	if (!p->is_first && c->run) run_kill(c->run, SIGKILL);
+}
+
 static void run_exited(void *user, const struct run_exit *x, const struct err *err)
 {
 	struct process *p = user;
 	p->run = NULL;
 	p->runs = false;
 	if (err && !p->cancelled) {
+		end_container(p);
 		end(p, RUN_EXIT_UNKNOWN, err);
 		return;
 	}
@@ -115,6 +123,7 @@ static void run_exited(void *user, const struct run_exit *x, const struct err *e
 	else
 		err_set(&e, CODE_UNKNOWN, "exit code: %u", code);
 	add_exit_code(&e, code);
+	end_container(p);
 	end(p, code, &e);
 	err_fini(&e);
 }
