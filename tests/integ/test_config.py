@@ -47,10 +47,10 @@ def test_check_config_names_the_place_and_what_is_right(folder, text, said):
 
 
 def test_check_config_warns_without_failing(folder):
-    (folder / "f.toml").write_text('DEBUG = true\nproxyNetwork = true\n[Worker.OCI]\nGCKeepStorage = "1GB"\ncniConfigPath = "/nosuch"\n')
+    (folder / "f.toml").write_text('DEBUG = true\n[Worker.OCI]\nselinux = true\nGCKeepStorage = "1GB"\ncniConfigPath = "/nosuch"\n')
     r = slipwayd("check-config", "f.toml", cwd=folder)
     assert r.returncode == 0, r
-    for said in ("warning: f.toml:1:1: 'debug' configuration option is deprecated", "f.toml:2:1: proxyNetwork is not built yet",
+    for said in ("warning: f.toml:1:1: 'debug' configuration option is deprecated", "f.toml:3:1: worker.oci.selinux is not built yet",
                  "f.toml:4:1: 'worker.oci.gckeepstorage' configuration option is deprecated, use reservedSpace",
                  "f.toml:5:1: worker.oci.cniConfigPath: /nosuch: No such file"):
         assert said in r.stderr

@@ -155,7 +155,7 @@ static void test_kindly(void **st)
 	};
 	for (size_t i = 0; i < array_len(cases); i++) expect_note(CONF_FAULT, cases[i].text, cases[i].part);
 	expect_note(CONF_WARN, "[worker.containerd]\nenabled=true\n", "there is no containerd worker");
-	expect_note(CONF_WARN, "proxyNetwork=true\n", "f.toml:1:1: proxyNetwork is not built yet and has no effect");
+	expect_note(CONF_WARN, "[worker.oci]\nselinux=true\n", "f.toml:2:1: worker.oci.selinux is not built yet and has no effect");
 	expect_note(CONF_WARN, "[worker.oci]\ncniConfigPath='/nonexistent/x'\n",
 		    "f.toml:2:1: worker.oci.cniConfigPath: /nonexistent/x: No such file");
 	expect_note(CONF_WARN, "[registry.\"a\"]\ntlsconfigdir=['/nonexistent/x']\n", "f.toml:2:15:");
