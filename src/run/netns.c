@@ -45,8 +45,8 @@ static int listen_here(char **ret_addr, int *ret_fd)
 	struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP};
 	socklen_t n = sizeof a;
 	_cleanup_close_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &up) < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, SOMAXCONN) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&a, &n) < 0)
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &up) < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 ||
+	    listen(fd, SOMAXCONN) < 0 || getsockname(fd, (struct sockaddr *)&a, &n) < 0)
 		return -errno;
 	*ret_addr = xasprintf("127.0.0.1:%d", ntohs(a.sin_port));
 	*ret_fd = take_fd(fd);
@@ -57,9 +57,11 @@ int netns_proxy(const char *dir, const char *id, char **ret_path, char **ret_add
 {
 	_cleanup_free_ char *path = NULL;
 	if (netns_make(dir, id, &path, e) < 0) return -1;
-	_cleanup_close_ int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), ns = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC),
+			    ns = open(path, O_RDONLY | O_CLOEXEC);
 	int r = home < 0 || ns < 0 || setns(ns, CLONE_NEWNET) < 0 ? -errno : listen_here(ret_addr, ret_fd);
-	if (home >= 0 && setns(home, CLONE_NEWNET) < 0) bug("a thread cannot return to its network namespace: %s", strerror(errno));
+	if (home >= 0 && setns(home, CLONE_NEWNET) < 0)
+		bug("a thread cannot return to its network namespace: %s", strerror(errno));
 	if (r < 0) {
 		netns_remove(path);
 		return err_sys(e, -r, "make the proxy's socket in a network namespace");
