@@ -1,20 +1,20 @@
 /* Decompression as a tar_in.
  *
  * The kind is known from the first bytes. Each kind is one `fill` function that turns input into the caller's buffer
- * directly, so a byte is copied once. gzip is ISA-L's, which verifies CRC and length of each member; zstd is libzstd's;
- * xz and bzip2, which only ADD meets, go through libarchive's filters with its "raw" format.
+ * directly, so a byte is copied once. gzip is ISA-L's, which verifies CRC and length of each member; zstd is libzstd's; xz and
+ * bzip2, which only ADD meets, are liblzma's and libbz2's.
  *  1. `head` (what was read for the detection) is delivered before anything else from `in`.
  *  2. Behind the last member or frame only zeros may follow.
  *  3. An error is kept: reading again fails again. */
 #include "tar/tar.h"
-#include <archive.h>
-#include <archive_entry.h>
+#include <bzlib.h>
 #include <isa-l/igzip_lib.h>
+#include <lzma.h>
 #include <stdio.h>
 #include <string.h>
 #include <zstd.h>
 
-enum { IN_BYTES = 128 * 1024 };
+enum { IN_BYTES = 128 * 1024, XZ_MEMORY = 256 << 20 };
 
 struct tar_decomp {
 	struct tar_in in;
@@ -27,8 +27,9 @@ struct tar_decomp {
 	bool between; /* at the border of members or frames */
 	struct inflate_state *gz;
 	ZSTD_DStream *zs;
-	struct archive *ar;
-	struct err in_err; /* what our callback said inside libarchive */
+	lzma_stream *xz;
+	bz_stream *bz;
+	bool bz_open;
 };
 
 enum tar_kind tar_detect(const void *head, size_t n)
@@ -161,47 +162,77 @@ static ssize_t fill_zstd(struct tar_decomp *d, uint8_t *buf, size_t n, struct er
 	}
 }
 
-static la_ssize_t archive_in(struct archive *a, void *ctx, const void **ret)
+static const char *lzma_text(lzma_ret rc)
 {
-	struct tar_decomp *d = ctx;
-	d->pos = d->end; /* libarchive is done with the block before */
-	if (d->between) {
-		d->between = false; /* the head, once */
-		d->pos = 0;
-	} else if (refill(d, &d->in_err) < 0) {
-		archive_set_error(a, -1, "read");
-		return -1;
+	switch (rc) {
+	case LZMA_MEM_ERROR: return "out of memory";
+	case LZMA_MEMLIMIT_ERROR: return "needs more than 256 MiB of memory";
+	case LZMA_FORMAT_ERROR: return "invalid header";
+	case LZMA_OPTIONS_ERROR: return "unsupported options";
+	default: return "damaged stream";
 	}
-	*ret = d->buf + d->pos;
-	return (la_ssize_t)(d->end - d->pos);
 }
 
-static int archive_fail(struct tar_decomp *d, struct err *e)
+static ssize_t fill_xz(struct tar_decomp *d, uint8_t *buf, size_t n, struct err *e)
 {
-	if (err_is_set(&d->in_err)) return err_move(e, &d->in_err);
-	const char *why = archive_error_string(d->ar);
-	return err_set(e, CODE_INVALID_ARGUMENT, "%s: %s", tar_kind_name(d->kind), why ? why : "damaged stream");
+	lzma_stream *s = d->xz;
+	for (;;) {
+		if (d->between) {
+			int r = next_member(d, e);
+			if (r <= 0) return r;
+			lzma_ret rc = lzma_stream_decoder(s, XZ_MEMORY, 0); /* also from one stream to the next */
+			if (rc != LZMA_OK) return err_set(e, CODE_RESOURCE_EXHAUSTED, "xz: %s", lzma_text(rc));
+			d->between = false;
+		}
+		if (d->pos == d->end && refill(d, e) < 0) return -1;
+		s->next_in = d->buf + d->pos;
+		s->avail_in = d->end - d->pos;
+		s->next_out = buf;
+		s->avail_out = n;
+		bool starved = !s->avail_in;
+		lzma_ret rc = lzma_code(s, LZMA_RUN);
+		d->pos = d->end - s->avail_in;
+		if (rc != LZMA_OK && rc != LZMA_STREAM_END && rc != LZMA_BUF_ERROR)
+			return err_set(e, CODE_INVALID_ARGUMENT, "xz: %s", lzma_text(rc));
+		d->between = rc == LZMA_STREAM_END;
+		if (s->avail_out < n) return (ssize_t)(n - s->avail_out);
+		if (starved && !d->between) return truncated(d, e);
+	}
 }
 
-static ssize_t fill_archive(struct tar_decomp *d, uint8_t *buf, size_t n, struct err *e)
+static int bzip2_member(struct tar_decomp *d, struct err *e)
 {
-	la_ssize_t r = archive_read_data(d->ar, buf, n);
-	return r < 0 ? archive_fail(d, e) : (ssize_t)r;
+	if (d->bz_open) BZ2_bzDecompressEnd(d->bz);
+	memset(d->bz, 0, sizeof *d->bz);
+	d->bz_open = BZ2_bzDecompressInit(d->bz, 0, 0) == BZ_OK;
+	return d->bz_open ? 0 : err_set(e, CODE_RESOURCE_EXHAUSTED, "bzip2: out of memory");
 }
 
-static int open_archive(struct tar_decomp *d, struct err *e)
+static ssize_t fill_bzip2(struct tar_decomp *d, uint8_t *buf, size_t n, struct err *e)
 {
-	struct archive_entry *ent;
-	d->ar = archive_read_new();
-	archive_read_support_format_raw(d->ar);
-	archive_read_support_format_empty(d->ar);
-	if (d->kind == TAR_XZ) archive_read_support_filter_xz(d->ar);
-	if (d->kind == TAR_BZIP2) archive_read_support_filter_bzip2(d->ar);
-	d->between = true;
-	if (archive_read_open(d->ar, d, NULL, archive_in, NULL) != ARCHIVE_OK) return archive_fail(d, e);
-	int rc = archive_read_next_header(d->ar, &ent);
-	d->finished = rc == ARCHIVE_EOF;
-	return rc == ARCHIVE_OK || rc == ARCHIVE_EOF ? 0 : archive_fail(d, e);
+	bz_stream *s = d->bz;
+	for (;;) {
+		if (d->between) {
+			int r = next_member(d, e);
+			if (r <= 0) return r;
+			if (bzip2_member(d, e) < 0) return -1;
+			d->between = false;
+		}
+		if (d->pos == d->end && refill(d, e) < 0) return -1;
+		s->next_in = (char *)d->buf + d->pos;
+		s->avail_in = (unsigned)(d->end - d->pos);
+		s->next_out = (char *)buf;
+		s->avail_out = (unsigned)n;
+		bool starved = !s->avail_in;
+		int rc = BZ2_bzDecompress(s);
+		d->pos = d->end - s->avail_in;
+		if (rc != BZ_OK && rc != BZ_STREAM_END)
+			return err_set(e, CODE_INVALID_ARGUMENT, "bzip2: %s",
+				       rc == BZ_DATA_ERROR_MAGIC ? "invalid header" : "damaged stream");
+		d->between = rc == BZ_STREAM_END;
+		if (s->avail_out < n) return (ssize_t)(n - s->avail_out);
+		if (starved && !d->between) return truncated(d, e);
+	}
 }
 
 static int open_kind(struct tar_decomp *d, struct err *e)
@@ -219,7 +250,13 @@ static int open_kind(struct tar_decomp *d, struct err *e)
 		d->zs = ZSTD_createDStream();
 		return d->zs ? 0 : err_set(e, CODE_RESOURCE_EXHAUSTED, "zstd: out of memory");
 	case TAR_XZ:
-	case TAR_BZIP2: d->fill = fill_archive; return open_archive(d, e);
+		d->fill = fill_xz;
+		d->xz = xnew(lzma_stream);
+		return 0;
+	case TAR_BZIP2:
+		d->fill = fill_bzip2;
+		d->bz = xnew(bz_stream);
+		return 0;
 	}
 	return err_set(e, CODE_INTERNAL, "unknown compression");
 }
@@ -263,9 +300,11 @@ struct tar_in tar_decomp_in(struct tar_decomp *d) { return (struct tar_in){decom
 void tar_decomp_free(struct tar_decomp *d)
 {
 	if (!d) return;
-	if (d->ar) archive_read_free(d->ar);
+	if (d->xz) lzma_end(d->xz);
+	if (d->bz_open) BZ2_bzDecompressEnd(d->bz);
 	ZSTD_freeDStream(d->zs);
-	err_fini(&d->in_err);
+	free(d->xz);
+	free(d->bz);
 	free(d->gz);
 	free(d->buf);
 	free(d);
