@@ -140,9 +140,17 @@ int builder_connect(struct cli *c, struct builder *b, struct progress *p, struct
 	}
 	struct wire_tls tls = {.ca = b->ca, .cert = b->cert, .key = b->key, .server_name = b->server_name};
 	bool secure = b->ca || b->cert || b->key;
-	if (cli_dial(c, b->addr, secure ? &tls : NULL, 0, e) == 0) return 0;
+	if (cli_dial(c, b->addr, secure ? &tls : NULL, c->timeout_ms, e) == 0) return 0;
 	cli_error_plain(e);
 	return err_wrap(e, "builder %s (%s)", b->name, b->addr);
+}
+
+int builder_timeout(struct cli *c, const struct args *a, struct err *e)
+{
+	int64_t ns;
+	if (duration_parse(args_str(a, "timeout"), &ns, e) < 0) return err_wrap(e, "--timeout");
+	c->timeout_ms = ns > 0 ? (uint64_t)max_of(ns / 1000000, (int64_t)1) : 0;
+	return 0;
 }
 
 int builder_list(struct cli *c, struct args *a, struct builders *ret, struct err *e)

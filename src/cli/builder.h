@@ -17,6 +17,8 @@ void builder_fini(struct builder *b);
 int builder_find(struct cli *c, struct args *a, struct builder *ret, struct err *e); /* reads files */
 /* Blocks. A container that does not run is booted, shown by p; NULL: it is an error. */
 int builder_connect(struct cli *c, struct builder *b, struct progress *p, struct err *e);
+/* --timeout, for the time it takes to learn a daemon's state, into c->timeout_ms. */
+int builder_timeout(struct cli *c, const struct args *a, struct err *e);
 /* A node of a stored builder (NULL: it has none) by itself; `stored` stays empty. */
 void builder_of_node(const struct drive_builder *stored, const struct drive_node *n, struct builder *ret);
 /* All of buildx's, in the order of their names, behind the one that would be used now. Caller frees each and the list. */

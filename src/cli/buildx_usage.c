@@ -87,8 +87,10 @@ static int read_filters(const struct strvec *v, char **ret, int64_t *ret_until, 
 static int connect_builder(struct cli *c, struct args *a, struct err *e)
 {
 	struct builder b = {0};
-	int rv = builder_find(c, a, &b, e);
+	int rv = builder_timeout(c, a, e);
+	if (rv == 0) rv = builder_find(c, a, &b, e);
 	if (rv == 0) rv = builder_connect(c, &b, NULL, e);
+	c->timeout_ms = 0; /* what follows may take as long as it does */
 	builder_fini(&b);
 	return rv;
 }

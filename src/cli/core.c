@@ -36,7 +36,7 @@ int cli_unary(struct cli *c, const char *method, const ProtobufCMessage *req, co
 {
 	if (!c->conn) return not_connected(e);
 	struct unary u = {0};
-	wire_unary(c->conn, method, NULL, 0, req, unary_done, &u, 0);
+	wire_unary(c->conn, method, NULL, 0, req, unary_done, &u, c->timeout_ms);
 	cli_wait(c, &u.done);
 	_cleanup_buf_ struct buf reply = u.reply;
 	if (err_is_set(&u.err)) return err_move(e, &u.err);

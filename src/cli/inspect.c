@@ -299,7 +299,8 @@ int builders_inspect(struct cli *c, struct args *a)
 {
 	_cleanup_err_ struct err e = ERR_INIT;
 	struct builder_view w = {0};
-	int rv = find_named(c, a, &w.b, &e);
+	int rv = builder_timeout(c, a, &e);
+	if (rv == 0) rv = find_named(c, a, &w.b, &e);
 	if (rv == 0 && args_bool(a, "bootstrap")) rv = boot(&w.b, &e);
 	if (rv == 0) {
 		look_at_nodes(c, &w);
@@ -383,7 +384,8 @@ int builders_ls(struct cli *c, struct args *a)
 	struct builders list = {0};
 	VEC(struct builder_view) views = {0};
 	const char *format = args_str(a, "format");
-	int rv = builder_list(c, a, &list, &e);
+	int rv = builder_timeout(c, a, &e);
+	if (rv == 0) rv = builder_list(c, a, &list, &e);
 	buf_adds(&text, "NAME/NODE\tDRIVER/ENDPOINT\tSTATUS\tBUILDKIT\tPLATFORMS\n");
 	for (size_t i = 0; rv == 0 && i < list.n; i++) {
 		struct builder_view *w = vec_add(&views);

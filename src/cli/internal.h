@@ -29,6 +29,7 @@ struct cli {
 	const char *prog; /* "buildctl", "docker buildx", "slipway" */
 	enum dialect dialect;
 	bool debug, plugin;       /* plugin: called as docker-buildx */
+	uint64_t timeout_ms; /* of connecting and of a single call; 0: wire's own, and none */
 	struct wire_conn *conn;   /* NULL until cli_dial, and when it broke */
 	struct loop_child helper; /* of a docker-container:// address and the like */
 	bool has_helper;

@@ -1,3 +1,4 @@
+/* One inotify descriptor for all folders. See watch.h for why it is read so little. */
 #include "daemon/watch.h"
 
 #include <errno.h>

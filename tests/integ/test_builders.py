@@ -11,6 +11,7 @@ import struct
 import subprocess
 import tarfile
 import threading
+import time
 
 import pytest
 
@@ -207,3 +208,15 @@ def test_what_is_wrong_is_said(engine, slipway, folder):
     assert 'failed to find instance "two"' in slipway("use", "two", code=1)
     assert "failed to remove two" in slipway("rm", "two", "one", code=1)
     assert "one" not in slipway("ls")
+
+
+def test_a_daemon_that_does_not_answer(slipway, folder):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(folder / "mute.sock"))
+        s.listen()
+        began = time.monotonic()
+        slipway("--builder", f"unix://{folder}/mute.sock", "ls", "--timeout", "1s")
+        out = slipway("--builder", f"unix://{folder}/mute.sock", "inspect", "--timeout", "1s")
+        assert "Error:" in out and "listing workers" in out
+        assert time.monotonic() - began < 15
+    assert "--timeout" in slipway("ls", "--timeout", "soon", code=1)
