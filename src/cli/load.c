@@ -4,8 +4,8 @@
  *  2. The job ends when the engine has answered; a failure closes the pipe, so the daemon's export fails too.
  * Source: Docker Engine API v1.41, POST /images/load and GET /info. */
 #include "cli/load.h"
+#include "drive/engine.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,7 +17,7 @@ struct load {
 	struct loop_job job;
 	struct cli *cli;
 	struct progress *progress;
-	char *host; /* as DOCKER_HOST */
+	struct drive_engine engine; /* docker's current context */
 	int fds[2]; /* read, write; -1: given away */
 	bool started, done;
 	bool began; /* the first bytes are there */
@@ -26,22 +26,6 @@ struct load {
 };
 
 /* ---- the engine ---- */
-static int set_host(CURL *h, const char *host, const char *path, struct err *e)
-{
-	if (str_starts(host, "unix://")) {
-		curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, host + 7);
-		_cleanup_free_ char *url = xasprintf("http://localhost%s", path);
-		curl_easy_setopt(h, CURLOPT_URL, url);
-		return 0;
-	}
-	if (str_starts(host, "tcp://") && str_empty(getenv("DOCKER_TLS_VERIFY"))) {
-		_cleanup_free_ char *url = xasprintf("http://%s%s", host + 6, path);
-		curl_easy_setopt(h, CURLOPT_URL, url);
-		return 0;
-	}
-	return err_set(e, CODE_UNKNOWN, "cannot load into docker at %s: only unix:// and plain tcp:// are possible", host);
-}
-
 static size_t take_answer(char *p, size_t size, size_t n, void *arg)
 {
 	struct buf *b = arg;
@@ -51,18 +35,11 @@ static size_t take_answer(char *p, size_t size, size_t n, void *arg)
 
 static CURL *open_curl(struct load *l, const char *path, struct err *e)
 {
-	CURL *h = curl_easy_init();
-	if (!h) {
-		err_set(e, CODE_INTERNAL, "curl_easy_init");
-		return NULL;
-	}
-	curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(h, CURLOPT_PROXY, "");
+	CURL *h = drive_engine_curl(&l->engine, path, e);
+	if (!h) return NULL;
 	curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, take_answer);
 	curl_easy_setopt(h, CURLOPT_WRITEDATA, &l->answer);
-	if (set_host(h, l->host, path, e) == 0) return h;
-	curl_easy_cleanup(h);
-	return NULL;
+	return h;
 }
 
 static int perform(struct load *l, CURL *h, struct err *e)
@@ -71,14 +48,9 @@ static int perform(struct load *l, CURL *h, struct err *e)
 	CURLcode rv = curl_easy_perform(h);
 	curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &status);
 	if (rv != CURLE_OK)
-		return err_set(e, CODE_UNAVAILABLE, "failed to connect to the docker API at %s: %s", l->host,
+		return err_set(e, CODE_UNAVAILABLE, "failed to connect to the docker API at %s: %s", l->engine.host,
 			       curl_easy_strerror(rv));
-	if (status == 200) return 0;
-	json_t *o = json_loadb(buf_str(&l->answer), l->answer.n, 0, NULL);
-	const char *m = json_string_value(json_object_get(o, "message"));
-	err_set(e, CODE_UNKNOWN, "docker API: %ld: %s", status, m ? m : buf_str(&l->answer));
-	json_decref(o);
-	return -1;
+	return status == 200 ? 0 : drive_engine_status(status, buf_str(&l->answer), l->answer.n, e);
 }
 
 static bool keeps_by_containerd(json_t *info)
@@ -110,15 +82,12 @@ static int ask_info(struct load *l, bool *ret_oci, struct err *e)
 
 struct load *load_new(struct cli *c, struct progress *p, bool *ret_oci, struct err *e)
 {
-	const char *host = getenv("DOCKER_HOST");
 	struct load *l = xnew(struct load);
 	l->cli = c;
 	l->progress = p;
-	l->host = xstrdup(str_empty(host) ? "unix:///var/run/docker.sock" : host);
 	l->answer = BUF_MAX(ANSWER_MAX);
 	l->fds[0] = l->fds[1] = -1;
-	curl_global_init(CURL_GLOBAL_DEFAULT);
-	if (ask_info(l, ret_oci, e) == 0) return l;
+	if (drive_engine_find(NULL, &l->engine, e) == 0 && ask_info(l, ret_oci, e) == 0) return l;
 	load_free(l);
 	return NULL;
 }
@@ -231,6 +200,6 @@ void load_free(struct load *l)
 	close_fd(&l->fds[1]);
 	buf_fini(&l->answer);
 	err_fini(&l->err);
-	free(l->host);
+	drive_engine_fini(&l->engine);
 	free(l);
 }

@@ -1,7 +1,6 @@
 /* Docker's contexts, and requests by libcurl: a handle a request, since a client makes a few and ends.
  * Answers are small but for a pull's stream of messages; what is kept of them is bounded. */
 #include "drive/engine.h"
-#include "drive/internal.h"
 
 #include <curl/curl.h>
 #include <fcntl.h>
@@ -145,7 +144,7 @@ int drive_engine_find(const char *what, struct drive_engine *ret, struct err *e)
 
 /* ---- asking ---- */
 
-CURL *drive_curl(const struct drive_engine *at, const char *path, struct err *e)
+CURL *drive_engine_curl(const struct drive_engine *at, const char *path, struct err *e)
 {
 	static bool ready;
 	if (!ready) ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
@@ -179,7 +178,7 @@ static size_t take_answer(char *p, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
-int drive_status_error(const char *what, long status, const char *answer, size_t n, struct err *e)
+int drive_engine_status(long status, const char *answer, size_t n, struct err *e)
 {
 	json_t *o = json_loadb(answer, n, 0, NULL);
 	const char *m = json_string_value(json_object_get(o, "message"));
@@ -187,7 +186,7 @@ int drive_status_error(const char *what, long status, const char *answer, size_t
 	if (m)
 		err_set(e, code, "%s", m);
 	else
-		err_set(e, code, "docker engine: %s: status %ld", what, status);
+		err_set(e, code, "docker engine: status %ld", status);
 	json_decref(o);
 	return -1;
 }
@@ -218,7 +217,7 @@ int drive_engine_call(const struct drive_engine *at, const struct drive_request 
 	_cleanup_buf_ struct buf answer = BUF_MAX(ANSWER_MAX);
 	long status = 0;
 	if (ret) *ret = NULL;
-	CURL *h = drive_curl(at, q->path, e);
+	CURL *h = drive_engine_curl(at, q->path, e);
 	if (!h) return -1;
 	_cleanup_free_ char *type = xasprintf("Content-Type: %s", q->type ? q->type : "application/json"),
 			    *auth = q->auth ? xasprintf("X-Registry-Auth: %s", q->auth) : NULL;
@@ -240,7 +239,7 @@ int drive_engine_call(const struct drive_engine *at, const struct drive_request 
 	if (code != CURLE_OK)
 		return err_set(e, CODE_UNAVAILABLE, "failed to connect to the docker API at %s: %s", at->host,
 			       curl_easy_strerror(code));
-	if (status >= 400) return drive_status_error(q->path, status, buf_str(&answer), answer.n, e);
+	if (status >= 400) return drive_engine_status(status, buf_str(&answer), answer.n, e);
 	return last_message(&answer, ret, e);
 }
 

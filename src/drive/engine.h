@@ -5,6 +5,7 @@
  * or a job, never on a loop; they block. No libuv in here. Sources: Docker Engine API v1.41; docker/cli cli/context (contexts
  * on disk), reference 07 §2 for what buildx asks. */
 #include "base/base.h"
+#include <curl/curl.h>
 #include <jansson.h>
 
 /* Where: `docker context`s live in $DOCKER_CONFIG (~/.docker). */
@@ -38,6 +39,11 @@ struct drive_request {
 int drive_engine_call(const struct drive_engine *at, const struct drive_request *q, json_t **ret, struct err *e);
 /* The body is *body, which is freed. */
 int drive_engine_post(const struct drive_engine *at, const char *path, json_t *body, json_t **ret, struct err *e);
+
+/* For what is neither: a handle for a path of the engine, for the caller to set up and clean up; and the error that a status with its
+ * answer means (-1). */
+CURL *drive_engine_curl(const struct drive_engine *at, const char *path, struct err *e);
+int drive_engine_status(long status, const char *answer, size_t n, struct err *e);
 
 /* A process started in a container, its stdin, stdout and stderr on one connection. */
 struct drive_exec;

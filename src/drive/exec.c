@@ -5,7 +5,8 @@
  *  1. `held` is what was received and not yet taken: first the head of the answer, then parts of frames.
  *  2. The end of the process is the end of the connection.
  * Source: Docker Engine API, "Attach to a container" (stream format) and "Start an exec instance". */
-#include "drive/internal.h"
+
+#include "drive/engine.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -72,7 +73,7 @@ static int read_head(struct drive_exec *x, struct err *e)
 			long status = strncmp(s, "HTTP/1.", 7) == 0 && x->held.n > 12 ? strtol(s + 9, NULL, 10) : 0;
 			size_t head = (size_t)(end - s) + 4;
 			if (status != 101 && status != 200)
-				return drive_status_error("exec", status, s + head, x->held.n - head, e);
+				return drive_engine_status(status, s + head, x->held.n - head, e);
 			buf_consume(&x->held, head);
 			return 0;
 		}
@@ -89,7 +90,7 @@ static int connect_raw(struct drive_exec *x, struct err *e)
 {
 	static const char body[] = "{\"Detach\":false,\"Tty\":false}";
 	curl_socket_t sock = CURL_SOCKET_BAD;
-	x->curl = drive_curl(&x->at, "/", e);
+	x->curl = drive_engine_curl(&x->at, "/", e);
 	if (!x->curl) return -1;
 	curl_easy_setopt(x->curl, CURLOPT_CONNECT_ONLY, 1L);
 	CURLcode code = curl_easy_perform(x->curl);

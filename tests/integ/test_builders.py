@@ -26,6 +26,7 @@ class Engine:
     def __init__(self, path, daemon):
         self.daemon, self.calls, self.containers, self.volumes, self.files, self.next = daemon, [], {}, set(), {}, {}
         self.images = {IMAGE}
+        self.loaded, self.load_error = None, None
         self.address = f"unix://{path}"
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(path))
@@ -47,11 +48,12 @@ class Engine:
             if not line:
                 return c.close()
             method, target, _ = line.decode().split(" ", 2)
-            length = 0
+            length, chunked = 0, False
             for h in iter(f.readline, b"\r\n"):
                 if h.lower().startswith(b"content-length:"):
                     length = int(h.split(b":")[1])
-            body = f.read(length)
+                chunked = chunked or h.lower().startswith(b"transfer-encoding: chunked")
+            body = self.chunks(f) if chunked else f.read(length)
             path, _, query = target.partition("?")
             self.calls.append(f"{method} {path}")
             m = re.fullmatch(r"/exec/(\w+)/start", path)
@@ -61,6 +63,15 @@ class Engine:
             data = json.dumps(answer).encode() if answer is not None else b""
             c.sendall(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(data)) + data)
 
+    @staticmethod
+    def chunks(f):
+        body = b""
+        while size := int(f.readline(), 16):
+            body += f.read(size)
+            f.readline()
+        f.readline()
+        return body
+
     def answer(self, method, path, query, body):
         parts = path.strip("/").split("/")
         missing = (404, {"message": f"No such thing: {path}"})
@@ -68,6 +79,9 @@ class Engine:
             return 200, {"CgroupDriver": "cgroupfs", "SecurityOptions": []}
         if parts[:2] == ["images", "create"]:
             return 200, {"error": "no network here"}
+        if parts[:2] == ["images", "load"]:
+            self.loaded = tarfile.open(fileobj=io.BytesIO(body))
+            return 200, {"error": self.load_error} if self.load_error else {"stream": "Loaded image"}
         if parts[0] == "images":
             return (200, {}) if path[len("/images/"):-len("/json")] in self.images else missing
         if parts[:2] == ["containers", "create"]:
@@ -220,3 +234,13 @@ def test_a_daemon_that_does_not_answer(slipway, folder):
         assert "Error:" in out and "listing workers" in out
         assert time.monotonic() - began < 15
     assert "--timeout" in slipway("ls", "--timeout", "soon", code=1)
+
+
+def test_load(engine, slipway, context, daemon):
+    tree = context("FROM scratch\nCOPY words /words\n", {"words": "x" * 300000})
+    build = ["--builder", f"unix://{daemon.socket}", "build", "--progress=plain", "--load", "-t", "words:1", tree]
+    assert "importing to docker" in slipway(*build)
+    manifest = json.load(engine.loaded.extractfile("manifest.json"))
+    assert manifest[0]["RepoTags"] == ["words:1"] or manifest[0]["RepoTags"] == ["docker.io/library/words:1"]
+    engine.load_error = "no space left on device"
+    assert "no space left on device" in slipway(*build, code=1)
