@@ -334,6 +334,7 @@ static void test_packet_bytes(void **state)
 
 int main(void)
 {
+	signal(SIGPIPE, SIG_IGN); /* as the programs do */
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_stamps),    T(test_failure_keeps_index_true), T(test_hostile_listings),
